@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The commands of the project. Everything is built in a build root that the first run makes in
+# the cache (OXFS_CACHE, ~/.cache/oxfs by default), so nothing of this machine's compilers
+# matters. How the kernel module itself is built is in Kbuild.
+
+# A prepared kernel tree to build for, instead of the stock kernel.
+KDIR ?=
+# Where `make install` puts things.
+DESTDIR ?=
+PREFIX ?= /usr/local
+
+.PHONY: help demo test test-host test-guest check module tools install bench-swapon clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo          boot a guest and show a swapfile that is cloned and still works'
+	@echo 'make test          test-host and test-guest; the last line is the sum'
+	@echo 'make test-host     unit and property tests of the engine and the tools'
+	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
+	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
+	@echo 'make module        oxfs.ko for the stock kernel; KDIR=... for a prepared kernel tree'
+	@echo 'make tools         mkfs.oxfs, fsck.oxfs and the other programs, in build/bin'
+	@echo 'make install       module (with KDIR=...) and tools on this machine; DESTDIR, PREFIX'
+	@echo 'make bench-swapon  what swapon and swapping cost, beside other filesystems'
+	@echo 'make clean         remove what was built here; the cache stays'
+
+demo:
+	@qemu/vm -- qemu/demo.sh
+
+bench-swapon:
+	@qemu/vm -- qemu/bench-swapon.sh
+
+test:
+	@ci/test host guest
+
+test-host:
+	@ci/test host
+
+test-guest:
+	@ci/test guest
+
+check:
+	@ci/check
+
+module:
+	@ci/module $(KDIR)
+
+tools:
+	@ci/tools
+
+install:
+	@ci/install "$(KDIR)" "$(DESTDIR)" "$(PREFIX)"
+
+clean:
+	rm -rf build
