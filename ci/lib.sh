@@ -48,6 +48,17 @@ once() {
 	exec 9>&-
 }
 
+# fresh PRODUCT SOURCE...: is it there, and newer than everything in these paths of the checkout?
+fresh() {
+	local product=$1 source
+	shift
+	[[ -e $product ]] || return 1
+	for source; do
+		[[ ! -e $top/$source ]] || [[ ! $(find "$top/$source" -newer "$product" \
+			-not -path '*/target/*' -print -quit) ]] || return 1
+	done
+}
+
 # need COMMAND PACKAGE...: installs what is missing where that is possible.
 need() {
 	local missing=()
