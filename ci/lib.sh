@@ -26,7 +26,8 @@ key() {
 	done | sha256sum | cut -c1-12
 }
 
-# once NAME WHAT FUNCTION: makes $cache/NAME with FUNCTION, which is given an empty folder.
+# once NAME WHAT FUNCTION: makes $cache/NAME with FUNCTION, which is given an empty folder and
+# must itself stop at the first error (`set -e` does not reach it).
 once() {
 	local name=$1 what=$2 make=$3 work start=$SECONDS
 	[[ -e $cache/$name ]] && return
