@@ -18,5 +18,24 @@
 #include <linux/crc32c.h>
 #include <linux/percpu-rwsem.h>
 #include <linux/slab.h>
+#include <linux/falloc.h>
+#include <linux/filelock.h>
+#include <linux/version.h>
 
 #include "helpers.h"
+
+/* Constants that bindgen cannot evaluate as they are. */
+static const unsigned int OXFS_FMODE_CAN_ODIRECT = (unsigned int)FMODE_CAN_ODIRECT;
+static const unsigned int OXFS_VM_FAULT_SIGBUS = (unsigned int)VM_FAULT_SIGBUS;
+
+/* Constants whose macros bindgen does not see through. */
+static const unsigned long OXFS_SB_RDONLY = SB_RDONLY;
+static const unsigned long OXFS_SB_SILENT = SB_SILENT;
+static const slab_flags_t OXFS_SLAB_INODE_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
+static const int OXFS_I_DIRTY_SYNC = I_DIRTY_SYNC;
+static const blk_opf_t OXFS_REQ_META = REQ_META;
+static const blk_opf_t OXFS_REQ_SYNC = REQ_SYNC;
+static const blk_opf_t OXFS_REQ_PREFLUSH = REQ_PREFLUSH;
+static const blk_opf_t OXFS_REQ_FUA = REQ_FUA;
+static const gfp_t OXFS_GFP_NOIO = GFP_NOIO;
+static const u32 OXFS_FS_XFLAG_COMMON = FS_XFLAG_COMMON;

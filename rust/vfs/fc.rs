@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mount contexts: how mount(2) and fsconfig(2) parse options, make a super block, and change
+//! one that is mounted.
+//!
+//! C header: [`include/linux/fs_context.h`](srctree/include/linux/fs_context.h)
+
+use super::fs_type::FileSystem;
+use super::inode::Inode;
+use super::super_block::{self, NewSuper, SuperBlock};
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::error::{from_result, to_result};
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+
+/// How a filesystem is mounted and its mount is changed.
+#[vtable]
+pub trait ContextOperations<F: FileSystem> {
+    /// The options before any is parsed: those of `current` for a remount, else the defaults.
+    fn options(current: Option<&SuperBlock<F>>) -> Result<F::Options>;
+
+    /// Takes the option `key` or `key=value`. `ENOPARAM` when there is no such option.
+    fn parse(options: &mut F::Options, key: &CStr, value: Option<&CStr>) -> Result;
+
+    /// Reads the device. What went wrong has been logged when this fails, unless
+    /// [`NewSuper::is_silent`]. `s_umount` is held.
+    fn fill_super(sb: &NewSuper<F>, options: &F::Options) -> Result<F::Super>;
+
+    /// The root directory. Called once, after `fill_super`.
+    fn root(sb: &SuperBlock<F>) -> Result<ARef<Inode<F>>>;
+
+    /// The super block is complete: the last step that may fail. `put_super` follows when it does.
+    fn mounted(sb: &SuperBlock<F>) -> Result;
+
+    /// Applies `options` to a mounted filesystem and makes it read-only or writable. `s_umount` is
+    /// held exclusively; when going read-only nobody has a file open for writing.
+    fn reconfigure(sb: &SuperBlock<F>, options: &F::Options, read_only: bool) -> Result;
+}
+
+/// The functions of `struct fs_context_operations` for filesystem `F`.
+pub(super) struct Shims<F: FileSystem>(PhantomData<F>);
+
+impl<F: FileSystem> Shims<F> {
+    const TABLE: bindings::fs_context_operations = bindings::fs_context_operations {
+        free: Some(Self::free),
+        parse_param: Some(Self::parse_param),
+        get_tree: Some(Self::get_tree),
+        reconfigure: Some(Self::reconfigure),
+        ..pin_init::zeroed()
+    };
+
+    /// `init_fs_context`: a new context.
+    ///
+    /// # Safety
+    ///
+    /// Called by the VFS with a new context of this filesystem type; `root` is set when it is for
+    /// a remount, and then its super block is active.
+    pub(super) unsafe extern "C" fn init(fc: *mut kernel::bindings::fs_context) -> c_int {
+        // The type is opaque there.
+        let fc = fc.cast::<bindings::fs_context>();
+        from_result(|| {
+            // SAFETY: `fc` is valid and ours to fill in.
+            let root = unsafe { (*fc).root };
+            let current = if root.is_null() {
+                None
+            } else {
+                // SAFETY: The context holds a reference to `root`, whose super block is active.
+                Some(unsafe { SuperBlock::<F>::from_ptr((*root).d_sb) })
+            };
+            let options = KBox::new(F::Context::options(current)?, GFP_KERNEL)?;
+            // SAFETY: As above.
+            unsafe {
+                (*fc).fs_private = KBox::into_raw(options).cast();
+                (*fc).ops = &Self::TABLE;
+            }
+            Ok(0)
+        })
+    }
+
+    /// The options that `init` put into the context.
+    ///
+    /// # Safety
+    ///
+    /// `fc` is a context that `init` succeeded for, and nobody else uses it during `'a`.
+    unsafe fn options<'a>(fc: *mut bindings::fs_context) -> &'a mut F::Options {
+        // SAFETY: By the contract of this function.
+        unsafe { &mut *(*fc).fs_private.cast() }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS once for each context; `fs_private` is null when `init` failed.
+    unsafe extern "C" fn free(fc: *mut bindings::fs_context) {
+        // SAFETY: The box was made by `init`.
+        unsafe {
+            let options = (*fc).fs_private.cast::<F::Options>();
+            if !options.is_null() {
+                drop(KBox::<F::Options>::from_raw(options));
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS with the context locked (`uapi_mutex`) or private to a mount(2) call.
+    unsafe extern "C" fn parse_param(
+        fc: *mut bindings::fs_context,
+        param: *mut bindings::fs_parameter,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: The key is a string; the value is one when its type says so.
+            let (key, value) = unsafe {
+                let value = ((*param).type_() == bindings::fs_value_type_fs_value_is_string)
+                    .then(|| CStr::from_char_ptr((*param).__bindgen_anon_1.string));
+                (CStr::from_char_ptr((*param).key), value)
+            };
+            // SAFETY: The VFS serialises the operations of a context.
+            F::Context::parse(unsafe { Self::options(fc) }, key, value)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS with a context whose options are complete.
+    unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> c_int {
+        // SAFETY: `fill_super` is what get_tree_bdev() expects.
+        unsafe { bindings::get_tree_bdev(fc, Some(Self::fill_super)) }
+    }
+
+    /// # Safety
+    ///
+    /// Called by get_tree_bdev() with a new super block, its device open for it, `s_umount` held
+    /// exclusively.
+    unsafe extern "C" fn fill_super(
+        sb: *mut bindings::super_block,
+        fc: *mut bindings::fs_context,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: The super block is new and ours; the context is not used elsewhere.
+            unsafe {
+                let options = Self::options(fc);
+                let new = NewSuper::<F>::prepare(sb)?;
+                let data = F::Context::fill_super(&new, options)?;
+                let sb = super_block::install(sb, data)?;
+                let root = F::Context::root(sb)?;
+                // The reference goes to the root dentry, or is dropped when there is none.
+                let inode = ARef::into_raw(root).cast().as_ptr();
+                (*sb.as_ptr()).s_root = bindings::d_make_root(inode);
+                if (*sb.as_ptr()).s_root.is_null() {
+                    return Err(ENOMEM);
+                }
+                F::Context::mounted(sb)?;
+            }
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// Called by the VFS with `s_umount` of the context's root held exclusively.
+    unsafe extern "C" fn reconfigure(fc: *mut bindings::fs_context) -> c_int {
+        from_result(|| {
+            // SAFETY: The context holds its root, whose super block is active.
+            unsafe {
+                let sb = (*(*fc).root).d_sb;
+                to_result(bindings::sync_filesystem(sb))?;
+                let flags = (*fc).sb_flags as c_ulong;
+                let read_only = flags & bindings::OXFS_SB_RDONLY != 0;
+                F::Context::reconfigure(
+                    SuperBlock::from_ptr(sb),
+                    Self::options(fc),
+                    read_only,
+                )?;
+            }
+            Ok(0)
+        })
+    }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lines of the kernel log that name a filesystem and its device: `oxfs (vda): ...`.
+//!
+//! The `kernel` crate's macros put the module's name before each line; filesystems write the
+//! device too, which differs from line to line.
+
+use crate::bindings;
+use core::fmt;
+
+/// Writes one line at level "error".
+pub fn error(device: &dyn fmt::Display, line: fmt::Arguments<'_>) {
+    print(c"\x013%pA\n", format_args!("oxfs ({device}): {line}"));
+}
+
+/// Writes one line at level "info".
+pub fn info(device: &dyn fmt::Display, line: fmt::Arguments<'_>) {
+    print(c"\x016%pA\n", format_args!("oxfs ({device}): {line}"));
+}
+
+fn print(format: &'static core::ffi::CStr, line: fmt::Arguments<'_>) {
+    // SAFETY: `%pA` takes a pointer to `fmt::Arguments`.
+    unsafe {
+        bindings::_printk(
+            format.as_ptr().cast(),
+            (&raw const line).cast::<core::ffi::c_void>(),
+        );
+    }
+}
