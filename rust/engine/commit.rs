@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The end of a transaction, in two phases.
+//!
+//! 1. Under the state lock, exclusively and bounded: write the changed roots to the forest tree,
+//!    the groups to the space tree, take the bitmaps and the nodes as they are, open the next
+//!    transaction.
+//! 2. Without it, one commit at a time: write nodes and bitmaps, flush, write the super block with
+//!    FUA, then its mirror, and release the blocks that were freed.
+//!
+//! Nothing goes to a fixed place before the previous super block is durable: a bitmap is written to
+//! the place that the durable space tree does not name. When a write fails nothing is released, and
+//! the volume refuses every further change.
+
+use super::device::{BlockDevice, Write};
+use super::error::Result;
+use super::format::{item_kind, SpaceItem};
+use super::node::{self, Key};
+use super::store::Clean;
+use super::super_block;
+use super::tree::TreeId;
+use super::tree_write::Txn;
+use super::types::{BlockNr, Generation, Run};
+use super::volume::{check_writable, State, Volume};
+use crate::platform::{log, new_arc, zeroed_block, Block, Box, Map, Vec, VecExt};
+use zerocopy::IntoBytes;
+
+/// Blocks that are given to the device at once.
+const BATCH: usize = 256;
+
+/// A closed transaction.
+struct Closed {
+    generation: Generation,
+    nodes: Vec<(BlockNr, Clean)>,
+    bitmaps: Vec<(BlockNr, Box<Block>)>,
+    super_block: Box<Block>,
+    freed: Vec<Run>,
+}
+
+impl<D: BlockDevice> Volume<D> {
+    /// Makes everything durable that was changed before the call.
+    pub fn commit(&self) -> Result<()> {
+        let _one = self.committer.lock();
+        self.commit_locked()
+    }
+
+    /// Makes transaction `generation` durable, which is the running one or an older one. Callers
+    /// that come while it is being committed share that commit.
+    pub fn sync_to(&self, generation: Generation) -> Result<()> {
+        if self.state.read().durable >= generation {
+            return Ok(());
+        }
+        let _one = self.committer.lock();
+        if self.state.read().durable >= generation {
+            return Ok(());
+        }
+        self.commit_locked()
+    }
+
+    /// Makes data durable that was written in place.
+    pub fn flush(&self) -> Result<()> {
+        self.store.dev.flush()
+    }
+
+    fn commit_locked(&self) -> Result<()> {
+        let closed = self.close().inspect_err(|error| self.note(*error))?;
+        let Some(closed) = closed else { return Ok(()) };
+        match self.write_out(closed) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.note(error);
+                self.shut_down("a commit failed");
+                Err(error)
+            }
+        }
+    }
+
+    /// Phase 1. `None` when nothing was changed.
+    fn close(&self) -> Result<Option<Closed>> {
+        let mut state = self.state.write();
+        if !state.is_dirty() {
+            return Ok(None);
+        }
+        check_writable(&state)?;
+        let result = Txn { store: &self.store, state: &mut state }.close();
+        if result.is_err() {
+            state.fault = Some("a commit failed");
+        }
+        result.map(Some)
+    }
+
+    /// Phase 2.
+    fn write_out(&self, mut closed: Closed) -> Result<()> {
+        let dev = &self.store.dev;
+        self.write_all(&closed)?;
+        dev.flush()?;
+        let mirror = super_block::write_next(dev, self.store.geometry, &mut closed.super_block)?;
+        if let Some(error) = mirror {
+            // The commit is durable, but its only copy must not be the last one.
+            log(format_args!("({}): mirror of the super block: {error}", dev.name()));
+            dev.flush()?;
+        }
+        for (block, _) in closed.nodes.iter() {
+            self.store.unpin(*block);
+        }
+        {
+            let mut state = self.state.write();
+            state.durable = closed.generation;
+            state.unshared_closing.clear();
+            let place = super_block::parse(&closed.super_block)?.block;
+            super_block::parse_mut(&mut state.super_block)?.block = place;
+        }
+        let ready = self.readers.freed(&closed.freed)?;
+        self.release(&ready);
+        Ok(())
+    }
+
+    fn write_all(&self, closed: &Closed) -> Result<()> {
+        let mut batch = Vec::with_room(BATCH)?;
+        let nodes = closed.nodes.iter().map(|(block, node)| (*block, &***node));
+        let bitmaps = closed.bitmaps.iter().map(|(block, data)| (*block, &**data));
+        for (block, data) in nodes.chain(bitmaps) {
+            batch.try_push(Write { block, data })?;
+            if batch.len() == BATCH {
+                self.store.dev.write(&batch)?;
+                batch.clear();
+            }
+        }
+        self.store.dev.write(&batch)
+    }
+
+    /// Makes blocks available that are durably free and that nobody reads.
+    pub(super) fn release(&self, ready: &[Run]) {
+        if ready.is_empty() {
+            return;
+        }
+        let mut state = self.state.write();
+        for run in ready {
+            state.space.release(*run);
+        }
+    }
+}
+
+impl<D: BlockDevice> Txn<'_, D> {
+    fn close(&mut self) -> Result<Closed> {
+        self.write_forest()?;
+        self.write_space()?;
+        let generation = self.state.generation;
+        let bitmaps = self.state.space.close(&self.store.uuid, generation)?;
+        let super_block = self.write_super()?;
+        let nodes = self.take_nodes()?;
+        let state: &mut State = self.state;
+        state.unshared_closing = core::mem::take(&mut state.unshared);
+        state.committed_changes = state.changes;
+        state.generation = Generation(generation.0.saturating_add(1));
+        let freed = state.space.take_freed();
+        Ok(Closed { generation, nodes, bitmaps, super_block, freed })
+    }
+
+    /// Writes the changed roots of subvolumes to the forest tree.
+    fn write_forest(&mut self) -> Result<()> {
+        let mut from = 0;
+        loop {
+            let mut rest = self.state.subvols.iter().filter(|(id, s)| **id >= from && s.dirty);
+            let Some((&id, subvol)) = rest.next() else { return Ok(()) };
+            let mut item = subvol.item;
+            item.root = subvol.root.into();
+            item.last_snapshot = subvol.last_snapshot.0.into();
+            item.next_ino = subvol.next_ino.into();
+            drop(rest);
+            self.put(TreeId::Forest, &Key::new(id, item_kind::FOREST, 0), item.as_bytes())?;
+            if let Some(subvol) = self.state.subvols.get_mut(&id) {
+                subvol.item = item;
+                subvol.dirty = false;
+            }
+            from = id.saturating_add(1);
+        }
+    }
+
+    /// Writes the changed groups to the space tree. Doing so takes and frees blocks, which may
+    /// change more groups; each node of the tree is copied once, so that this ends.
+    fn write_space(&mut self) -> Result<()> {
+        let mut done = 0;
+        while let Some(group) = self.state.space.dirty_group(done) {
+            // The real values follow when no more group can change; their size is the same.
+            self.put_space(group, SpaceItem::default())?;
+            done += 1;
+        }
+        for i in 0..done {
+            let Some(group) = self.state.space.dirty_group(i) else { break };
+            let item = self.state.space.next_item(&self.store.uuid, group, self.state.generation);
+            self.put_space(group, item)?;
+        }
+        debug_assert!(self.state.space.dirty_group(done).is_none());
+        Ok(())
+    }
+
+    fn put_space(&mut self, group: u64, item: SpaceItem) -> Result<()> {
+        self.put(TreeId::Space, &Key::new(group, item_kind::SPACE, 0), item.as_bytes())
+    }
+
+    /// The super block of this transaction.
+    fn write_super(&mut self) -> Result<Box<Block>> {
+        let state: &mut State = self.state;
+        let free = state.space.free().saturating_add(state.space.pinned());
+        let sb = super_block::parse_mut(&mut state.super_block)?;
+        sb.generation = state.generation.0.into();
+        sb.forest = state.forest.into();
+        sb.space = state.space_root.into();
+        sb.refs = state.refs.into();
+        sb.swap = state.swap.into();
+        sb.free_blocks = free.into();
+        let mut copy = zeroed_block()?;
+        copy.copy_from_slice(&state.super_block[..]);
+        Ok(copy)
+    }
+
+    /// Takes the nodes that the transaction wrote, sealed. They do not change any more.
+    fn take_nodes(&mut self) -> Result<Vec<(BlockNr, Clean)>> {
+        let mut nodes = Vec::with_room(self.state.dirty.len())?;
+        let mut dirty = core::mem::replace(&mut self.state.dirty, Map::new());
+        while let Some(block) = dirty.first().map(|(block, _)| block) {
+            let Some(mut data) = dirty.remove(&block) else { break };
+            node::seal(&mut data);
+            let clean = new_arc(data)?;
+            self.store.keep(BlockNr(block), clean.clone(), true)?;
+            nodes.try_push((BlockNr(block), clean))?;
+        }
+        Ok(nodes)
+    }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The filesystem itself: format, trees, space, transactions, files, directories, swap.
+//!
+//! No kernel types, no unsafe code: the same files are compiled into the module and into the host
+//! crate. Below it are a block device ([`device`]) and the platform (memory, locks, checksums).
+//!
+//! | layer | modules |
+//! |---|---|
+//! | what it is | [`types`], [`error`], [`format`] |
+//! | blocks | [`device`], [`super_block`], [`bitmap`], [`space`], [`readers`] |
+//! | trees | [`node`], [`store`], [`tree`], [`tree_write`], [`refs`] |
+//! | transactions | [`volume`], [`commit`], [`mount`], [`mkfs`] |
+//! | files | [`inode`], [`extent`], [`data`], [`reflink`], [`swap`], [`swap_plan`], [`discard`], [`orphan`] |
+//! | names | [`dir`], [`namei`], [`rename`], [`symlink`], [`xattr`], [`hash`] |
+#![forbid(unsafe_code)]
+
+pub mod bitmap;
+pub mod commit;
+pub mod data;
+pub mod device;
+pub mod dir;
+pub mod discard;
+pub mod error;
+pub mod extent;
+pub mod format;
+pub mod hash;
+pub mod inode;
+pub mod mkfs;
+pub mod mount;
+pub mod namei;
+pub mod node;
+pub mod orphan;
+pub mod ranges;
+pub mod readers;
+pub mod reflink;
+pub mod refs;
+pub mod rename;
+pub mod space;
+pub mod store;
+pub mod super_block;
+pub mod swap;
+pub mod swap_plan;
+pub mod symlink;
+pub mod tree;
+pub mod tree_write;
+pub mod types;
+pub mod volume;
+pub mod xattr;
+
+pub use device::BlockDevice;
+pub use error::{Error, Result};
+pub use tree::{TreeId, View};
+pub use tree_write::Txn;
+pub use volume::{Cost, Volume};

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `rename`: moving a name, over another one or not, and exchanging two.
+
+use super::device::BlockDevice;
+use super::dir::{self, Entry, Slot};
+use super::error::{Error, Result};
+use super::namei::{adjust_dir, drop_link, live_dir, store_unlinked, target};
+use super::types::{Attr, BlockNr, Done, FileType, InodeId, Time, ROOT_INO};
+use super::inode;
+use super::tree::View;
+use super::tree_write::Txn;
+use super::volume::{Cost, Volume};
+
+/// What happens to a name that is in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenameFlags {
+    /// It is replaced.
+    Replace,
+    /// [`Error::Exists`].
+    NoReplace,
+    /// The two names are exchanged; both must be there.
+    Exchange,
+}
+
+/// A request to rename.
+#[derive(Debug, Clone, Copy)]
+pub struct Rename<'a> {
+    /// The directory that the name is in.
+    pub old_dir: InodeId,
+    /// The name.
+    pub old_name: &'a [u8],
+    /// The directory that it goes to.
+    pub new_dir: InodeId,
+    /// The name that it gets.
+    pub new_name: &'a [u8],
+    /// What happens to a name that is in the way.
+    pub flags: RenameFlags,
+    /// Now.
+    pub time: Time,
+}
+
+/// What `rename` changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renamed {
+    /// What moved.
+    pub moved: (InodeId, Attr),
+    /// What was replaced, and may be an orphan now; or the other one of an exchange.
+    pub replaced: Option<(InodeId, Attr)>,
+    /// The attributes of the directory that the name was in.
+    pub old_dir: Attr,
+    /// The attributes of the directory that it is in now.
+    pub new_dir: Attr,
+}
+
+/// Items touched: four inodes, two entries, four parents, an orphan.
+const COST: Cost = Cost::items(11, false);
+
+/// An entry and its inode.
+#[derive(Clone, Copy)]
+struct End {
+    entry: Entry,
+    id: InodeId,
+    attr: Attr,
+}
+
+impl End {
+    fn new<D: BlockDevice>(view: View<'_, D>, dir: InodeId, entry: Entry) -> Result<Self> {
+        let (id, attr) = target(view, dir, entry)?;
+        Ok(Self { entry, id, attr })
+    }
+
+    fn is_dir(&self) -> bool {
+        self.entry.kind == FileType::Directory
+    }
+}
+
+/// Everything that was found out before the first change.
+struct Plan {
+    moved: End,
+    /// What has the new name.
+    other: Option<End>,
+    /// The cookie that the new name has or gets.
+    cookie: u64,
+    old_dir: Attr,
+    new_dir: Attr,
+}
+
+/// Whether `dir` is `ancestor` or below it. Ends on a damaged volume too: parents that go round in a
+/// circle are found by keeping an older one to compare with (Brent, 1980).
+fn is_below<D: BlockDevice>(view: View<'_, D>, dir: InodeId, ancestor: InodeId) -> Result<bool> {
+    let (mut at, mut kept) = (dir, dir);
+    let (mut steps, mut keep_at) = (0u64, 1u64);
+    loop {
+        if at == ancestor {
+            return Ok(true);
+        }
+        if at.ino == ROOT_INO {
+            return Ok(false);
+        }
+        at = match dir::parent(view, at) {
+            Err(Error::NotFound) => {
+                return Err(Error::corrupt(BlockNr(0), "directory without a parent item"))
+            }
+            other => other?,
+        };
+        if at == kept {
+            return Err(Error::corrupt(BlockNr(0), "directories that contain each other"));
+        }
+        steps = steps.saturating_add(1);
+        if steps == keep_at {
+            (kept, steps, keep_at) = (at, 0, keep_at.saturating_mul(2));
+        }
+    }
+}
+
+/// What the target of a replacing rename must be.
+fn check_replaced<D: BlockDevice>(view: View<'_, D>, moved: &End, other: &End) -> Result<()> {
+    match (moved.is_dir(), other.is_dir()) {
+        (true, false) => Err(Error::NotDirectory),
+        (false, true) => Err(Error::IsDirectory),
+        (true, true) if !dir::is_empty(view, other.id)? => Err(Error::NotEmpty),
+        _ => Ok(()),
+    }
+}
+
+fn plan<D: BlockDevice>(view: View<'_, D>, what: &Rename<'_>) -> Result<Plan> {
+    let (old_dir, new_dir) = (live_dir(view, what.old_dir)?, live_dir(view, what.new_dir)?);
+    let moved = End::new(view, what.old_dir, dir::entry(view, what.old_dir, what.old_name)?)?;
+    let (other, cookie) = match dir::find(view, what.new_dir, what.new_name)? {
+        Slot::Found(entry) => (Some(End::new(view, what.new_dir, entry)?), entry.cookie),
+        Slot::Free(cookie) => (None, cookie),
+        Slot::Full => return Err(Error::NoSpace),
+    };
+    match (what.flags, &other) {
+        (RenameFlags::NoReplace, Some(_)) => return Err(Error::Exists),
+        (RenameFlags::Exchange, None) => return Err(Error::NotFound),
+        (RenameFlags::Replace, Some(other)) if other.id != moved.id => {
+            check_replaced(view, &moved, other)?;
+        }
+        _ => {}
+    }
+    let into_itself = Error::Invalid("a directory cannot go into itself");
+    if what.old_dir != what.new_dir {
+        if moved.is_dir() && is_below(view, what.new_dir, moved.id)? {
+            return Err(into_itself);
+        }
+        let exchanged = other.filter(|_| what.flags == RenameFlags::Exchange);
+        if let Some(other) = exchanged.filter(End::is_dir) {
+            if is_below(view, what.old_dir, other.id)? {
+                return Err(into_itself);
+            }
+        }
+    }
+    Ok(Plan { moved, other, cookie, old_dir, new_dir })
+}
+
+/// Changes the attributes of the two directories, which may be one.
+fn adjust_dirs(
+    plan: &mut Plan,
+    what: &Rename<'_>,
+    old: (i32, i64),
+    new: (i32, i64),
+) -> Result<()> {
+    if what.old_dir == what.new_dir {
+        let (links, size) = (old.0.saturating_add(new.0), old.1.saturating_add(new.1));
+        adjust_dir(&mut plan.old_dir, links, size)?;
+        inode::touch(&mut plan.old_dir, what.time);
+        plan.new_dir = plan.old_dir;
+    } else {
+        adjust_dir(&mut plan.old_dir, old.0, old.1)?;
+        adjust_dir(&mut plan.new_dir, new.0, new.1)?;
+        inode::touch(&mut plan.old_dir, what.time);
+        inode::touch(&mut plan.new_dir, what.time);
+    }
+    Ok(())
+}
+
+fn store_dirs<D: BlockDevice>(
+    txn: &mut Txn<'_, D>,
+    what: &Rename<'_>,
+    plan: &Plan,
+) -> Result<()> {
+    inode::store(txn, what.old_dir, &plan.old_dir)?;
+    if what.old_dir != what.new_dir {
+        inode::store(txn, what.new_dir, &plan.new_dir)?;
+    }
+    Ok(())
+}
+
+fn exchange<D: BlockDevice>(
+    txn: &mut Txn<'_, D>,
+    what: &Rename<'_>,
+    mut plan: Plan,
+    mut other: End,
+) -> Result<Renamed> {
+    let links = i32::from(other.is_dir()).saturating_sub(i32::from(plan.moved.is_dir()));
+    adjust_dirs(&mut plan, what, (links, 0), (links.saturating_neg(), 0))?;
+    let mut moved = plan.moved;
+    inode::changed(&mut moved.attr, what.time);
+    inode::changed(&mut other.attr, what.time);
+
+    dir::remove_parent(txn, what.old_dir, moved.entry)?;
+    dir::remove_parent(txn, what.new_dir, other.entry)?;
+    let here = Entry { cookie: moved.entry.cookie, ..other.entry };
+    let there = Entry { cookie: other.entry.cookie, ..moved.entry };
+    dir::put(txn, what.old_dir, here, what.old_name)?;
+    dir::put(txn, what.new_dir, there, what.new_name)?;
+    inode::store(txn, moved.id, &moved.attr)?;
+    inode::store(txn, other.id, &other.attr)?;
+    store_dirs(txn, what, &plan)?;
+    Ok(Renamed {
+        moved: (moved.id, moved.attr),
+        replaced: Some((other.id, other.attr)),
+        old_dir: plan.old_dir,
+        new_dir: plan.new_dir,
+    })
+}
+
+fn replace<D: BlockDevice>(
+    txn: &mut Txn<'_, D>,
+    what: &Rename<'_>,
+    mut plan: Plan,
+) -> Result<Renamed> {
+    let mut moved = plan.moved;
+    let dirs = i32::from(moved.is_dir());
+    let old_size = (what.old_name.len() as i64).saturating_neg();
+    let new = match &plan.other {
+        Some(other) => (dirs.saturating_sub(i32::from(other.is_dir())), 0),
+        None => (dirs, what.new_name.len() as i64),
+    };
+    adjust_dirs(&mut plan, what, (dirs.saturating_neg(), old_size), new)?;
+    inode::changed(&mut moved.attr, what.time);
+
+    let mut replaced = None;
+    if let Some(mut other) = plan.other {
+        dir::remove_parent(txn, what.new_dir, other.entry)?;
+        drop_link(&mut other.attr, other.entry.kind, what.time);
+        store_unlinked(txn, other.id, &other.attr)?;
+        replaced = Some((other.id, other.attr));
+    }
+    dir::put(txn, what.new_dir, Entry { cookie: plan.cookie, ..moved.entry }, what.new_name)?;
+    dir::remove(txn, what.old_dir, moved.entry)?;
+    inode::store(txn, moved.id, &moved.attr)?;
+    store_dirs(txn, what, &plan)?;
+    Ok(Renamed {
+        moved: (moved.id, moved.attr),
+        replaced,
+        old_dir: plan.old_dir,
+        new_dir: plan.new_dir,
+    })
+}
+
+fn rename<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Renamed> {
+    let plan = plan(txn.view(), what)?;
+    match (plan.other, what.flags) {
+        // Two names of one inode: both stay, as rename(2) has it.
+        (Some(other), _) if other.id == plan.moved.id => Ok(Renamed {
+            moved: (plan.moved.id, plan.moved.attr),
+            replaced: None,
+            old_dir: plan.old_dir,
+            new_dir: plan.new_dir,
+        }),
+        (Some(other), RenameFlags::Exchange) => exchange(txn, what, plan, other),
+        _ => replace(txn, what, plan),
+    }
+}
+
+impl<D: BlockDevice> Volume<D> {
+    /// Renames within one subvolume. Refuses to move a directory below itself, and to replace a
+    /// directory that has entries.
+    pub fn rename(&self, what: &Rename<'_>) -> Result<Done<Renamed>> {
+        dir::check_name(what.old_name)?;
+        dir::check_name(what.new_name)?;
+        if what.old_dir.subvol != what.new_dir.subvol {
+            return Err(Error::CrossSubvolume);
+        }
+        self.update(COST, |txn| rename(txn, what))
+    }
+}

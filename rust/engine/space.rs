@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Free space: groups, their bitmaps, and what must not be handed out yet.
+//!
+//! A group in memory has two bitmaps. `mapped` is what its next bitmap on disk will say. `busy` has
+//! those bits as well, and the blocks that are free on disk but not to be had: staged for data that
+//! is being written, freed in a transaction that is not durable, or being discarded. Only clear
+//! bits of `busy` are handed out, and only those count as free.
+//!
+//! Lock: all of this is under the volume's state lock.
+
+use super::bitmap::{self, BITS};
+use super::device::BlockDevice;
+use super::error::{Error, Result};
+use super::format::{Geometry, SpaceItem, GROUP_BLOCKS, SUPER_SLOTS};
+use super::store::Store;
+use super::types::{BlockNr, Generation, Run};
+use crate::platform::{crc32c, zeroed_block, Block, Box, Vec, VecExt};
+
+struct Bits {
+    mapped: Box<Block>,
+    busy: Box<Block>,
+}
+
+/// A group.
+struct Group {
+    /// Clear bits of `busy`, known without the bitmaps.
+    free: u32,
+    /// At least the longest run of clear bits of `busy`.
+    longest: u32,
+    /// What the durable space tree says; `None`: nothing was ever written, all is free.
+    item: Option<SpaceItem>,
+    /// Whether `mapped` changed in the running transaction.
+    dirty: bool,
+    bits: Option<Bits>,
+}
+
+/// The free space of a volume.
+pub struct Space {
+    geometry: Geometry,
+    groups: Vec<Group>,
+    /// Blocks that can be handed out.
+    free: u64,
+    /// Blocks promised to data that is not staged yet.
+    reserved: u64,
+    /// Blocks that were freed and wait for a commit or a reader.
+    pinned: u64,
+    /// Groups whose `mapped` changed in the running transaction.
+    dirty: Vec<u64>,
+    /// What the running transaction freed.
+    freed: Vec<Run>,
+    metadata_goal: u64,
+    data_goal: u64,
+}
+
+fn place(block: u64) -> (usize, usize) {
+    ((block / GROUP_BLOCKS) as usize, (block % GROUP_BLOCKS) as usize)
+}
+
+/// The bitmap of a group in which nothing is mapped yet.
+pub fn empty_bitmap(geometry: Geometry, group: u64, bits: &mut Block) {
+    bits.fill(0);
+    let first = group.saturating_mul(GROUP_BLOCKS);
+    let len = geometry.group_len(group) as usize;
+    bitmap::set(bits, len, BITS);
+    if group == 0 {
+        bitmap::set(bits, 0, SUPER_SLOTS[0] as usize);
+    }
+    let fixed = geometry.bitmap_places(group).into_iter().chain(geometry.super_copies());
+    for block in fixed.filter(|block| block / GROUP_BLOCKS == group) {
+        let at = (block - first) as usize;
+        bitmap::set(bits, at, at + 1);
+    }
+}
+
+/// The checksum of a group's bitmap.
+pub fn bitmap_crc(uuid: &[u8; 16], block: u64, generation: Generation, bits: &Block) -> u32 {
+    let crc = crc32c(0, uuid);
+    let crc = crc32c(crc, &block.to_le_bytes());
+    let crc = crc32c(crc, &generation.0.to_le_bytes());
+    crc32c(crc, bits)
+}
+
+impl Space {
+    /// The space of a volume in which nothing is mapped.
+    pub fn new(geometry: Geometry) -> Result<Self> {
+        let count = geometry.groups() as usize;
+        let mut groups = Vec::with_room(count)?;
+        let mut scratch = zeroed_block()?;
+        let mut free = 0;
+        for group in 0..geometry.groups() {
+            // Only the first group and those that hold mirrors differ from the rest.
+            let odd = group == 0 || group + 2 >= geometry.groups();
+            let clear = if odd {
+                empty_bitmap(geometry, group, &mut scratch);
+                BITS as u32 - bitmap::ones(&scratch)
+            } else {
+                BITS as u32 - 2
+            };
+            free += u64::from(clear);
+            groups.try_push(Group { free: clear, longest: clear, item: None, dirty: false, bits: None })?;
+        }
+        Ok(Self {
+            geometry,
+            groups,
+            free,
+            reserved: 0,
+            pinned: 0,
+            dirty: Vec::new(),
+            freed: Vec::new(),
+            metadata_goal: 0,
+            // Metadata fills the volume's beginning; leave it some room to stay together.
+            data_goal: (geometry.blocks / 16).min(4096),
+        })
+    }
+
+    /// Takes over what the space tree says about a group, at mount.
+    pub fn load_item(&mut self, group: u64, item: SpaceItem) -> Result<(), &'static str> {
+        let len = self.geometry.group_len(group);
+        let Some(entry) = self.groups.get_mut(group as usize) else {
+            return Err("space item of a group that does not exist");
+        };
+        if u64::from(item.free.get()) > len || item.place > 1 {
+            return Err("space item out of bounds");
+        }
+        self.free = self.free.saturating_sub(u64::from(entry.free)) + u64::from(item.free.get());
+        entry.free = item.free.get();
+        entry.longest = item.longest.get().min(item.free.get());
+        entry.item = Some(item);
+        Ok(())
+    }
+
+    /// Blocks that can be handed out, promised ones included.
+    pub fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// Blocks that wait for a commit or a reader before they can be handed out.
+    pub fn pinned(&self) -> u64 {
+        self.pinned
+    }
+
+    /// Blocks promised to delayed data.
+    pub fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Promises `blocks`. The caller has compared with [`Space::free`].
+    pub fn reserve(&mut self, blocks: u64) {
+        self.reserved = self.reserved.saturating_add(blocks);
+    }
+
+    /// Takes a promise back, or turns it into blocks that were taken.
+    pub fn unreserve(&mut self, blocks: u64) {
+        debug_assert!(self.reserved >= blocks);
+        self.reserved = self.reserved.saturating_sub(blocks);
+    }
+
+    /// Number of groups that the running transaction changed.
+    pub fn dirty_groups(&self) -> usize {
+        self.dirty.len()
+    }
+
+    fn load<D: BlockDevice>(&mut self, store: &Store<D>, index: usize) -> Result<&mut Group> {
+        let geometry = self.geometry;
+        let group = index as u64;
+        let entry = self.groups.get_mut(index).ok_or(Error::NoSpace)?;
+        if entry.bits.is_none() {
+            let mut mapped = zeroed_block()?;
+            match entry.item {
+                None => empty_bitmap(geometry, group, &mut mapped),
+                Some(item) => read_bitmap(store, group, &item, &mut mapped)?,
+            }
+            let mut busy = zeroed_block()?;
+            busy.copy_from_slice(&mapped[..]);
+            entry.bits = Some(Bits { mapped, busy });
+        }
+        Ok(entry)
+    }
+
+    /// Marks a group as changed by the running transaction.
+    fn touch(&mut self, index: usize) -> Result<()> {
+        let Some(entry) = self.groups.get_mut(index) else { return Ok(()) };
+        if !entry.dirty {
+            self.dirty.try_push(index as u64)?;
+            entry.dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Takes up to `want` blocks, in one run, at `goal` or after it. They are busy, not mapped.
+    fn take<D: BlockDevice>(&mut self, store: &Store<D>, goal: u64, want: u64) -> Result<Run> {
+        let (index, offset) = place(if goal < self.geometry.blocks { goal } else { 0 });
+        let want = want.clamp(1, GROUP_BLOCKS) as usize;
+        let count = self.groups.len();
+        for step in 0..=count {
+            let at = (index + step) % count.max(1);
+            let fits = |g: &Group| g.longest as usize >= want;
+            if self.groups.get(at).is_some_and(fits) {
+                let from = if step == 0 { offset } else { 0 };
+                let (start, len) = self.search(store, at, from, want)?;
+                if len >= want {
+                    return self.claim(at, start, want);
+                }
+            }
+        }
+        // No run is long enough: the longest one. Each look makes a group's figure exact.
+        loop {
+            let best = self.groups.iter().enumerate().max_by_key(|(_, g)| g.longest);
+            let Some((at, known)) = best.map(|(at, g)| (at, g.longest as usize)) else {
+                return Err(Error::NoSpace);
+            };
+            if known == 0 {
+                return Err(Error::NoSpace);
+            }
+            let (start, len) = self.search(store, at, 0, want)?;
+            if len >= known.min(want) {
+                return self.claim(at, start, len.min(want));
+            }
+        }
+    }
+
+    /// The first free run of `want` blocks in a group, or its longest.
+    fn search<D: BlockDevice>(
+        &mut self,
+        store: &Store<D>,
+        index: usize,
+        from: usize,
+        want: usize,
+    ) -> Result<(usize, usize)> {
+        let group = self.load(store, index)?;
+        let Some(bits) = &group.bits else { return Ok((0, 0)) };
+        let found = bitmap::find_clear(&bits.busy, from, want);
+        if from == 0 && found.1 < want {
+            group.longest = found.1 as u32;
+        }
+        Ok(found)
+    }
+
+    fn claim(&mut self, index: usize, start: usize, len: usize) -> Result<Run> {
+        let Some(Group { bits: Some(bits), free, .. }) = self.groups.get_mut(index) else {
+            return Err(Error::NoSpace);
+        };
+        let taken = bitmap::set(&mut bits.busy, start, start + len);
+        debug_assert_eq!(taken as usize, len);
+        *free = free.saturating_sub(taken);
+        self.free = self.free.saturating_sub(u64::from(taken));
+        let first = index as u64 * GROUP_BLOCKS + start as u64;
+        Ok(Run::new(BlockNr(first), len as u64))
+    }
+
+    /// Takes a block for a node. It counts as mapped at once.
+    pub fn take_node<D: BlockDevice>(&mut self, store: &Store<D>) -> Result<BlockNr> {
+        let run = self.take(store, self.metadata_goal, 1)?;
+        self.metadata_goal = run.end();
+        self.map(run)?;
+        Ok(run.start)
+    }
+
+    /// Takes up to `want` blocks for data, near `goal` if that is given. Until [`Space::map`] they
+    /// are busy in memory only, and free again after a crash.
+    pub fn stage<D: BlockDevice>(
+        &mut self,
+        store: &Store<D>,
+        goal: Option<u64>,
+        want: u64,
+    ) -> Result<Run> {
+        let run = self.take(store, goal.unwrap_or(self.data_goal), want)?;
+        if goal.is_none() {
+            self.data_goal = run.end();
+        }
+        Ok(run)
+    }
+
+    /// Gives staged blocks back.
+    pub fn unstage(&mut self, run: Run) {
+        self.make_free(run);
+    }
+
+    /// Marks busy blocks as mapped.
+    pub fn map(&mut self, run: Run) -> Result<()> {
+        let (index, at) = place(run.start.0);
+        self.touch(index)?;
+        let Some(Group { bits: Some(bits), .. }) = self.groups.get_mut(index) else {
+            return Err(Error::corrupt(run.start, "mapped block of a group that is not loaded"));
+        };
+        let changed = bitmap::set(&mut bits.mapped, at, at + run.len as usize);
+        if u64::from(changed) != run.len {
+            return Err(Error::corrupt(run.start, "block mapped twice"));
+        }
+        Ok(())
+    }
+
+    /// Unmaps blocks. They stay busy until [`Space::release`].
+    pub fn unmap<D: BlockDevice>(&mut self, store: &Store<D>, run: Run) -> Result<()> {
+        self.clear_mapped(store, run)?;
+        self.freed.try_push(run)?;
+        self.pinned += run.len;
+        Ok(())
+    }
+
+    /// Unmaps a node of the running transaction, which nothing durable knows: it is free at once.
+    pub fn unmap_new<D: BlockDevice>(&mut self, store: &Store<D>, block: BlockNr) -> Result<()> {
+        let run = Run::new(block, 1);
+        self.clear_mapped(store, run)?;
+        self.make_free(run);
+        Ok(())
+    }
+
+    fn clear_mapped<D: BlockDevice>(&mut self, store: &Store<D>, run: Run) -> Result<()> {
+        if !self.geometry.may_hold(run.start.0, run.len) {
+            return Err(Error::corrupt(run.start, "freed block out of bounds"));
+        }
+        let (index, at) = place(run.start.0);
+        self.load(store, index)?;
+        self.touch(index)?;
+        let Some(Group { bits: Some(bits), .. }) = self.groups.get_mut(index) else {
+            return Err(Error::NoSpace);
+        };
+        let end = at + run.len as usize;
+        if u64::from(bitmap::ones_in(&bits.mapped, at, end)) != run.len {
+            return Err(Error::corrupt(run.start, "block freed twice"));
+        }
+        bitmap::clear(&mut bits.mapped, at, end);
+        Ok(())
+    }
+
+    /// What the running transaction freed so far, taken out.
+    pub fn take_freed(&mut self) -> Vec<Run> {
+        core::mem::replace(&mut self.freed, Vec::new())
+    }
+
+    /// Makes blocks available that were unmapped in a transaction that is durable now.
+    pub fn release(&mut self, run: Run) {
+        self.pinned = self.pinned.saturating_sub(run.len);
+        self.make_free(run);
+    }
+
+    fn make_free(&mut self, run: Run) {
+        let (index, at) = place(run.start.0);
+        let Some(Group { bits: Some(bits), free, longest, .. }) = self.groups.get_mut(index) else {
+            return;
+        };
+        let changed = bitmap::clear(&mut bits.busy, at, at + run.len as usize);
+        *free += changed;
+        *longest = *free;
+        self.free += u64::from(changed);
+    }
+
+    /// The groups that the running transaction changed, from the `from`th on.
+    pub fn dirty_group(&self, from: usize) -> Option<u64> {
+        self.dirty.get(from).copied()
+    }
+
+    /// What the space tree must say about a dirty group when `generation` is durable.
+    pub fn next_item(&self, uuid: &[u8; 16], group: u64, generation: Generation) -> SpaceItem {
+        let Some(entry) = self.groups.get(group as usize) else { return SpaceItem::default() };
+        let Some(bits) = &entry.bits else { return SpaceItem::default() };
+        let place = entry.item.map_or(0, |item| 1 - item.place.min(1));
+        let block = self.geometry.bitmap_places(group)[usize::from(place)];
+        let free = BITS as u32 - bitmap::ones(&bits.mapped);
+        SpaceItem {
+            generation: generation.0.into(),
+            crc: bitmap_crc(uuid, block, generation, &bits.mapped).into(),
+            free: free.into(),
+            longest: free.into(),
+            place,
+            reserved: [0; 3],
+        }
+    }
+
+    /// Ends the transaction: a copy of the bitmap of each dirty group, with its place.
+    pub fn close(&mut self, uuid: &[u8; 16], generation: Generation) -> Result<Vec<(BlockNr, Box<Block>)>> {
+        let mut copies = Vec::with_room(self.dirty.len())?;
+        for &group in self.dirty.iter() {
+            let item = self.next_item(uuid, group, generation);
+            let Some(entry) = self.groups.get(group as usize) else { continue };
+            let Some(bits) = &entry.bits else { continue };
+            let mut copy = zeroed_block()?;
+            copy.copy_from_slice(&bits.mapped[..]);
+            let block = self.geometry.bitmap_places(group)[usize::from(item.place)];
+            copies.try_push((BlockNr(block), copy))?;
+        }
+        for i in 0..self.dirty.len() {
+            let Some(group) = self.dirty.get(i).copied() else { continue };
+            let item = self.next_item(uuid, group, generation);
+            if let Some(entry) = self.groups.get_mut(group as usize) {
+                entry.item = Some(item);
+                entry.dirty = false;
+            }
+        }
+        self.dirty = Vec::new();
+        Ok(copies)
+    }
+
+    /// Drops the bitmaps of up to `want` groups in which nothing is pending; how many went.
+    pub fn shrink(&mut self, want: usize) -> usize {
+        let idle = |g: &Group| {
+            !g.dirty && g.bits.as_ref().is_some_and(|b| b.busy[..] == b.mapped[..])
+        };
+        let mut dropped = 0;
+        for group in self.groups.iter_mut() {
+            if dropped < want && idle(group) {
+                group.bits = None;
+                dropped += 1;
+            }
+        }
+        dropped
+    }
+
+    /// Takes the first free run of at least `min` blocks of `group` at block `from` of it or
+    /// after, to discard it; [`Space::unstage`] gives it back.
+    pub fn take_for_discard<D: BlockDevice>(
+        &mut self,
+        store: &Store<D>,
+        group: u64,
+        from: usize,
+        min: usize,
+    ) -> Result<Option<Run>> {
+        let index = group as usize;
+        let entry = self.load(store, index)?;
+        let Some(bits) = &entry.bits else { return Ok(None) };
+        let (start, len) = bitmap::find_clear(&bits.busy, from, min);
+        if len < min.max(1) {
+            return Ok(None);
+        }
+        self.claim(index, start, len).map(Some)
+    }
+}
+
+fn read_bitmap<D: BlockDevice>(
+    store: &Store<D>,
+    group: u64,
+    item: &SpaceItem,
+    bits: &mut Block,
+) -> Result<()> {
+    let places = store.geometry.bitmap_places(group);
+    let Some(&block) = places.get(usize::from(item.place)) else {
+        return Err(Error::corrupt(BlockNr(0), "space item out of bounds"));
+    };
+    store.dev.read(BlockNr(block), bits)?;
+    let generation = Generation(item.generation.get());
+    if bitmap_crc(&store.uuid, block, generation, bits) != item.crc.get() {
+        return Err(Error::corrupt(BlockNr(block), "bitmap checksum"));
+    }
+    if BITS as u32 - bitmap::ones(bits) != item.free.get() {
+        return Err(Error::corrupt(BlockNr(block), "free count of a group"));
+    }
+    let mut fixed = zeroed_block()?;
+    empty_bitmap(store.geometry, group, &mut fixed);
+    if fixed.iter().zip(bits.iter()).any(|(fixed, bits)| fixed & !bits != 0) {
+        return Err(Error::corrupt(BlockNr(block), "fixed block that is free"));
+    }
+    Ok(())
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mounted volume: what is in memory, and the two ways to it, [`Volume::query`] and
+//! [`Volume::update`].
+//!
+//! An update is one bounded step under the state lock, held exclusively: commits see all of it or
+//! nothing. Queries share the lock. A commit takes it twice, briefly: to close the running
+//! transaction, and to release what it freed; its I/O is done without it.
+//!
+//! Lock order: committer > state > node cache. Readers (`Readers`) is innermost.
+
+use super::device::BlockDevice;
+use super::error::{Error, Result};
+use super::format::{ForestItem, Geometry};
+use super::ranges::RangeSet;
+use super::readers::Readers;
+use super::space::Space;
+use super::store::Store;
+use super::tree::{Root, TreeId, View};
+use super::tree_write::Txn;
+use super::types::{Done, Generation, SubvolId};
+use crate::platform::{log, Block, Box, Map, Mutex, RwLock};
+
+/// A subvolume in memory.
+pub struct Subvol {
+    /// Its tree.
+    pub root: Root,
+    /// The generation of its last snapshot; blocks that are newer have no other owner by it.
+    pub last_snapshot: Generation,
+    /// The number of its next inode.
+    pub next_ino: u64,
+    /// What else the forest tree says.
+    pub item: ForestItem,
+    /// Whether the forest item is to be written.
+    pub dirty: bool,
+}
+
+/// Everything that the state lock protects.
+pub struct State {
+    /// The running transaction.
+    pub generation: Generation,
+    /// The last transaction that is durable.
+    pub durable: Generation,
+    /// Root of the forest tree.
+    pub forest: Root,
+    /// Root of the space tree.
+    pub space_root: Root,
+    /// Root of the refs tree.
+    pub refs: Root,
+    /// Root of the swap tree.
+    pub swap: Root,
+    /// Subvolumes in use.
+    pub subvols: Map<u64, Subvol>,
+    /// Nodes that the running transaction wrote, by block.
+    pub dirty: Map<u64, Box<Block>>,
+    /// Free space.
+    pub space: Space,
+    /// Blocks whose count fell to 1 in the running transaction.
+    pub unshared: RangeSet,
+    /// The same, of the transaction that is being committed.
+    pub unshared_closing: RangeSet,
+    /// Counts changes to the trees; an update that fails after one has broken the volume.
+    pub changes: u64,
+    /// `changes` when the running transaction began.
+    pub committed_changes: u64,
+    /// The super block, as last written or to be written.
+    pub super_block: Box<Block>,
+    /// Active swapfiles, by `st_ino`.
+    pub swapping: Map<u64, ()>,
+    /// No changes: mounted so.
+    pub read_only: bool,
+    /// No changes: why.
+    pub fault: Option<&'static str>,
+}
+
+impl State {
+    /// The root of a tree.
+    pub fn root(&self, tree: TreeId) -> Result<Root> {
+        Ok(match tree {
+            TreeId::Forest => self.forest,
+            TreeId::Space => self.space_root,
+            TreeId::Refs => self.refs,
+            TreeId::Swap => self.swap,
+            TreeId::Subvol(id) => self.subvol(id)?.root,
+        })
+    }
+
+    /// A subvolume that was opened.
+    pub fn subvol(&self, id: SubvolId) -> Result<&Subvol> {
+        self.subvols.get(&id.0).ok_or(Error::NotFound)
+    }
+
+    /// Whether there is something to commit.
+    pub fn is_dirty(&self) -> bool {
+        self.changes != self.committed_changes
+    }
+
+    /// Blocks that are kept back so that a full volume can still delete, and commit.
+    fn metadata_reserve(&self, geometry: Geometry) -> u64 {
+        (geometry.blocks / 64).clamp(192, 4096)
+    }
+
+    /// Blocks that the commit of the running transaction may still take: a path in every tree,
+    /// and one of the space tree for each group that it changed.
+    fn commit_cost(&self) -> u64 {
+        let height = u64::from(self.space_root.level) + 2;
+        let groups = self.space.dirty_groups() as u64 + 4;
+        32 + height.saturating_mul(groups)
+    }
+}
+
+/// What an update may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Blocks for nodes, at most.
+    pub nodes: u64,
+    /// Whether it gives space back in the end, so that it may use the reserve.
+    pub frees: bool,
+}
+
+impl Cost {
+    /// An update of a few items.
+    pub const SMALL: Self = Self { nodes: 48, frees: false };
+    /// An update of a few items that gives space back.
+    pub const FREES: Self = Self { nodes: 48, frees: true };
+
+    /// An update of up to `items` items.
+    pub const fn items(items: usize, frees: bool) -> Self {
+        Self { nodes: 48 + items as u64 * 4, frees }
+    }
+}
+
+/// Space, for `statfs`. In blocks of 4096 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatFs {
+    /// Size of the volume.
+    pub blocks: u64,
+    /// Blocks that nothing maps.
+    pub free: u64,
+    /// Blocks that data can have.
+    pub available: u64,
+    /// The volume's uuid.
+    pub uuid: [u8; 16],
+}
+
+/// A mounted volume.
+pub struct Volume<D> {
+    /// The device and the nodes that were read from it.
+    pub(super) store: Store<D>,
+    /// Everything that changes.
+    pub(super) state: RwLock<State>,
+    /// Held by the one commit that is under way.
+    pub(super) committer: Mutex<()>,
+    /// Who reads blocks that may be freed meanwhile.
+    pub(super) readers: Readers,
+    /// Key of the hashes of names.
+    pub(super) hash_seed: [u8; 16],
+}
+
+impl<D: BlockDevice> Volume<D> {
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.store.dev
+    }
+
+    /// Key of the hashes of names.
+    pub fn hash_seed(&self) -> &[u8; 16] {
+        &self.hash_seed
+    }
+
+    /// Reads from the volume.
+    pub fn query<R>(&self, read: impl FnOnce(View<'_, D>) -> Result<R>) -> Result<R> {
+        let result = {
+            let state = self.state.read();
+            read(View { store: &self.store, state: &state })
+        };
+        result.inspect_err(|error| self.note(*error))
+    }
+
+    /// Changes the volume: one step that a commit sees whole or not at all.
+    ///
+    /// `change` may fail as long as it changed nothing, and may then run again after a commit that
+    /// was made to get free space; once it changed a tree, an error means that the volume in memory
+    /// is half changed, and it refuses every further change (EROFS).
+    pub fn update<R>(
+        &self,
+        cost: Cost,
+        mut change: impl FnMut(&mut Txn<'_, D>) -> Result<R>,
+    ) -> Result<Done<R>> {
+        self.make_room(cost)?;
+        let result = {
+            let mut state = self.state.write();
+            check_writable(&state)?;
+            let before = state.changes;
+            let generation = state.generation;
+            let result = change(&mut Txn { store: &self.store, state: &mut state });
+            if result.is_err() && state.changes != before {
+                state.fault = Some("a change failed half way");
+            }
+            result.map(|value| Done { value, generation })
+        };
+        result.inspect_err(|error| self.note(*error))
+    }
+
+    /// Commits while that gives the space that a change needs; `NoSpace` when there is none.
+    fn make_room(&self, cost: Cost) -> Result<()> {
+        for _ in 0..3 {
+            let pending = {
+                let state = self.state.read();
+                check_writable(&state)?;
+                let space = &state.space;
+                let keep = if cost.frees { 0 } else { state.metadata_reserve(self.store.geometry) };
+                let promised = if cost.frees { 0 } else { space.reserved() };
+                let need = cost.nodes.saturating_add(state.commit_cost());
+                if space.free() >= need.saturating_add(keep).saturating_add(promised) {
+                    return Ok(());
+                }
+                space.pinned() > 0
+            };
+            if !pending {
+                break;
+            }
+            self.commit()?;
+        }
+        Err(Error::NoSpace)
+    }
+
+    /// Promises `blocks` for data that will be staged later, and what mapping them may take.
+    pub fn reserve(&self, blocks: u64) -> Result<()> {
+        for _ in 0..3 {
+            {
+                let mut state = self.state.write();
+                check_writable(&state)?;
+                let geometry = self.store.geometry;
+                let promised = state.space.reserved().saturating_add(blocks);
+                // Mapping each block on its own takes a leaf for every hundred of them.
+                let need = promised
+                    .saturating_add(promised / 64)
+                    .saturating_add(state.metadata_reserve(geometry))
+                    .saturating_add(state.commit_cost());
+                if state.space.free() >= need {
+                    state.space.reserve(blocks);
+                    return Ok(());
+                }
+                if state.space.pinned() == 0 {
+                    return Err(Error::NoSpace);
+                }
+            }
+            self.commit()?;
+        }
+        Err(Error::NoSpace)
+    }
+
+    /// Takes a promise back.
+    pub fn unreserve(&self, blocks: u64) {
+        self.state.write().space.unreserve(blocks);
+    }
+
+    /// How many blocks `reserve` would grant now, without what a commit would give back.
+    pub fn available(&self) -> u64 {
+        let state = self.state.read();
+        let taken = state
+            .space
+            .reserved()
+            .saturating_add(state.metadata_reserve(self.store.geometry))
+            .saturating_add(state.commit_cost());
+        let left = state.space.free().saturating_sub(taken);
+        left - left / 64
+    }
+
+    /// Space, for `statfs`.
+    pub fn statfs(&self) -> StatFs {
+        let state = self.state.read();
+        let space = &state.space;
+        let free = space.free().saturating_add(space.pinned()).saturating_sub(space.reserved());
+        let reserve = state.metadata_reserve(self.store.geometry);
+        StatFs {
+            blocks: self.store.geometry.blocks,
+            free,
+            available: free.saturating_sub(reserve),
+            uuid: super::super_block::parse(&state.super_block).map_or([0; 16], |s| s.uuid),
+        }
+    }
+
+    /// Whether every change is refused because of a fault, and why.
+    pub fn fault(&self) -> Option<&'static str> {
+        self.state.read().fault
+    }
+
+    /// Refuses every further change.
+    pub fn shut_down(&self, reason: &'static str) {
+        let mut state = self.state.write();
+        if state.fault.is_none() {
+            state.fault = Some(reason);
+            log(format_args!("({}): {}, no more changes", self.store.dev.name(), reason));
+        }
+    }
+
+    /// Logs what nobody expects, and stops changes after damage.
+    pub(super) fn note(&self, error: Error) {
+        if let Error::Corrupt { .. } | Error::Io(_) = error {
+            log(format_args!("({}): {}", self.store.dev.name(), error));
+        }
+        if let Error::Corrupt { .. } = error {
+            self.shut_down("damage found");
+        }
+    }
+
+    /// Number of nodes that the running transaction wrote.
+    pub fn dirty_nodes(&self) -> usize {
+        self.state.read().dirty.len()
+    }
+
+    /// Number of nodes that memory pressure may take.
+    pub fn cached_nodes(&self) -> usize {
+        self.store.cached()
+    }
+
+    /// Drops up to `want` nodes from the cache and returns how many.
+    pub fn shrink_cache(&self, want: usize) -> usize {
+        self.store.shrink(want)
+    }
+}
+
+/// Whether the volume may change.
+pub(super) fn check_writable(state: &State) -> Result<()> {
+    match state.read_only || state.fault.is_some() {
+        true => Err(Error::ReadOnly),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes: name and value together in one item, so both have to fit there.
+
+use super::device::BlockDevice;
+use super::dir::{probe, seed, Slot};
+use super::error::{Error, Result};
+use super::format::{item_kind, XattrItem, MAX_ITEM};
+use super::hash::siphash;
+use super::node::Key;
+use super::types::{Attr, BlockNr, Done, Ino, InodeId, Time};
+use super::inode;
+use super::tree::{TreeId, View};
+use super::tree_write::Txn;
+use super::volume::{Cost, Volume};
+use crate::platform::{Vec, VecExt};
+use core::mem::size_of;
+use core::ops::ControlFlow;
+use zerocopy::{FromBytes, IntoBytes};
+
+const HEAD: usize = size_of::<XattrItem>();
+/// Longest name, with its prefix, in bytes.
+const MAX_XATTR_NAME: usize = 255;
+
+/// What setting an attribute expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrMode {
+    /// That it is not there: XATTR_CREATE.
+    Create,
+    /// That it is there: XATTR_REPLACE.
+    Replace,
+    /// Nothing.
+    Any,
+}
+
+fn first_key(seed: &[u8; 16], ino: Ino, name: &[u8]) -> Key {
+    Key::new(ino.0, item_kind::XATTR, siphash(seed, name) & !0xff)
+}
+
+/// Name and value in an XATTR item.
+pub(super) fn decode(data: &[u8]) -> Result<(&[u8], &[u8])> {
+    let bad = Error::corrupt(BlockNr(0), "size of an extended attribute");
+    let (head, rest) = XattrItem::read_from_prefix(data).map_err(|_| bad)?;
+    let (name, value) = rest.split_at_checked(usize::from(head.name_len)).ok_or(bad)?;
+    if name.is_empty() || name.contains(&0) || head.reserved != 0 {
+        return Err(Error::corrupt(BlockNr(0), "name of an extended attribute"));
+    }
+    Ok((name, value))
+}
+
+/// The key of the attribute `name` of `id`, or the one that it would get.
+fn find<D: BlockDevice>(view: View<'_, D>, id: InodeId, name: &[u8]) -> Result<Slot<u64>> {
+    let first = first_key(&seed(view)?, id.ino, name);
+    probe(view, TreeId::Subvol(id.subvol), first, |key, data| {
+        Ok((decode(data)?.0 == name).then_some(key.offset))
+    })
+}
+
+fn put<D: BlockDevice>(
+    txn: &mut Txn<'_, D>,
+    id: InodeId,
+    offset: u64,
+    name: &[u8],
+    value: &[u8],
+) -> Result<()> {
+    let mut item: Vec<u8> = VecExt::with_room(MAX_ITEM)?;
+    let name_len = u8::try_from(name.len()).map_err(|_| Error::Range)?;
+    item.try_extend(XattrItem { name_len, reserved: 0 }.as_bytes())?;
+    item.try_extend(name)?;
+    item.try_extend(value)?;
+    let key = Key::new(id.ino.0, item_kind::XATTR, offset);
+    txn.put(TreeId::Subvol(id.subvol), &key, &item)
+}
+
+fn check(name: &[u8], value: Option<&[u8]>) -> Result<()> {
+    if name.is_empty() || name.len() > MAX_XATTR_NAME || name.contains(&0) {
+        return Err(Error::Range);
+    }
+    let len = value.map_or(0, <[u8]>::len);
+    if len > MAX_ITEM.saturating_sub(HEAD).saturating_sub(name.len()) {
+        // As ext4 says of a value that does not fit.
+        return Err(Error::NoSpace);
+    }
+    Ok(())
+}
+
+fn set<D: BlockDevice>(
+    txn: &mut Txn<'_, D>,
+    id: InodeId,
+    name: &[u8],
+    value: Option<&[u8]>,
+    mode: XattrMode,
+    time: Time,
+) -> Result<Attr> {
+    let mut attr = inode::load(txn.view(), id)?;
+    let slot = find(txn.view(), id, name)?;
+    let offset = match (slot, mode) {
+        (Slot::Found(_), XattrMode::Create) => return Err(Error::Exists),
+        (Slot::Free(_) | Slot::Full, XattrMode::Replace) => return Err(Error::NoAttribute),
+        (Slot::Full, _) => return Err(Error::NoSpace),
+        (Slot::Free(_), _) if value.is_none() => return Err(Error::NoAttribute),
+        (Slot::Found(offset) | Slot::Free(offset), _) => offset,
+    };
+    inode::changed(&mut attr, time);
+    match value {
+        Some(value) => put(txn, id, offset, name, value)?,
+        None => {
+            let key = Key::new(id.ino.0, item_kind::XATTR, offset);
+            txn.remove(TreeId::Subvol(id.subvol), &key)?;
+        }
+    }
+    inode::store(txn, id, &attr)?;
+    Ok(attr)
+}
+
+impl<D: BlockDevice> Volume<D> {
+    /// Appends the value of the attribute `name` (with its prefix) of `id`.
+    pub fn get_xattr(&self, id: InodeId, name: &[u8], value: &mut Vec<u8>) -> Result<()> {
+        check(name, None)?;
+        self.query(|view| {
+            let first = first_key(&seed(view)?, id.ino, name);
+            let slot = probe(view, TreeId::Subvol(id.subvol), first, |_, data| {
+                let (its_name, its_value) = decode(data)?;
+                if its_name != name {
+                    return Ok(None);
+                }
+                value.try_extend(its_value)?;
+                Ok(Some(()))
+            })?;
+            match slot {
+                Slot::Found(()) => Ok(()),
+                _ => Err(Error::NoAttribute),
+            }
+        })
+    }
+
+    /// Sets the attribute `name` (with its prefix), or removes it when `value` is `None`.
+    /// [`Error::NoSpace`] when name and value are larger than an item can be, about 1,290 bytes.
+    pub fn set_xattr(
+        &self,
+        id: InodeId,
+        name: &[u8],
+        value: Option<&[u8]>,
+        mode: XattrMode,
+        time: Time,
+    ) -> Result<Done<Attr>> {
+        check(name, value)?;
+        self.update(if value.is_some() { Cost::SMALL } else { Cost::FREES }, |txn| set(txn, id, name, value, mode, time))
+    }
+
+    /// Appends the names of all attributes of `id`, each with a zero byte after it.
+    pub fn list_xattr(&self, id: InodeId, names: &mut Vec<u8>) -> Result<()> {
+        let first = Key::new(id.ino.0, item_kind::XATTR, 0);
+        let last = Key { offset: u64::MAX, ..first };
+        self.query(|view| {
+            view.scan(TreeId::Subvol(id.subvol), &first, &last, |_, data| {
+                names.try_extend(decode(data)?.0)?;
+                names.try_push(0)?;
+                Ok(ControlFlow::Continue(()))
+            })
+        })
+    }
+}
