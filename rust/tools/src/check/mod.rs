@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The checker: reads a whole volume, without the engine's transactions, caches and allocator, and
+//! names every rule that it finds broken.
+//!
+//! It shares with the engine what belongs to the format (layout, node rules, checksums) and nothing
+//! of what the engine keeps in memory. Order of work:
+//!
+//! 1. [`supers`]: the super block that a mount would take.
+//! 2. [`walk`]: every tree from its root; each block that something points to is counted
+//!    ([`owners`]); items are taken apart by [`files`] (subvolume trees) and here (the others).
+//! 3. The counts against the refs tree and the bitmaps ([`space`]), names against inodes ([`names`]).
+//!
+//! Memory grows with what the volume holds (names, shared runs, groups in use), not with its size.
+
+mod files;
+mod names;
+mod owners;
+mod space;
+mod supers;
+mod walk;
+
+use crate::engine::device::BlockDevice;
+use crate::engine::error::Error;
+use crate::engine::format::{
+    extent_state, item_kind, tree_kind, ExtentItem, ForestItem, Geometry, RefsItem, RootItem,
+    SpaceItem, SuperBlock,
+};
+use crate::engine::node::Key;
+use crate::engine::types::{InodeId, MAX_FILE_BLOCKS, MAX_SUBVOL};
+use owners::Owners;
+use std::collections::HashMap;
+use std::fmt;
+use walk::Item;
+use zerocopy::FromBytes;
+
+/// Faults that are kept; more are only counted.
+const MAX_FAULTS: usize = 10_000;
+
+/// A broken rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// The block that shows it, or 0.
+    pub block: u64,
+    /// What was found.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: block {}: {}", self.rule, self.block, self.what)
+    }
+}
+
+/// What the checker found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Broken rules, in the order of finding.
+    pub faults: Vec<Fault>,
+    /// How many more there are.
+    pub more_faults: u64,
+    /// What is not a fault and may be good to know.
+    pub notes: Vec<String>,
+    /// Inodes.
+    pub inodes: u64,
+    /// Directories among them.
+    pub directories: u64,
+    /// Tree nodes, each counted once.
+    pub nodes: u64,
+    /// Blocks of the volume.
+    pub blocks: u64,
+    /// Blocks that nothing points to.
+    pub free: u64,
+    /// Runs of blocks with more than one owner.
+    pub shared_runs: u64,
+    /// The generation that was checked.
+    pub generation: u64,
+}
+
+impl Report {
+    /// Whether no rule is broken.
+    pub fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    fn fault(&mut self, rule: &'static str, block: u64, what: impl fmt::Display) {
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(Fault {
+                rule,
+                block,
+                what: what.to_string(),
+            });
+        } else {
+            self.more_faults += 1;
+        }
+    }
+}
+
+/// A run in the swap tree.
+struct SwapRun {
+    id: InodeId,
+    at: u64,
+    start: u64,
+    len: u64,
+    node: u64,
+}
+
+/// A run in the refs tree.
+struct SharedRun {
+    start: u64,
+    len: u64,
+    count: u64,
+    node: u64,
+}
+
+struct Checker<'a> {
+    dev: &'a dyn BlockDevice,
+    geometry: Geometry,
+    sb: SuperBlock,
+    report: Report,
+    owners: Owners,
+    /// A node could not be read: what is below it is unknown.
+    incomplete: bool,
+    refs: Vec<SharedRun>,
+    swap: Vec<SwapRun>,
+    space: HashMap<u64, (SpaceItem, u64)>,
+    forest: Vec<(u64, ForestItem)>,
+}
+
+/// Checks the volume on `dev`. An error means that there is none, or that it cannot be read at all.
+pub fn check(dev: &dyn BlockDevice) -> Result<Report, Error> {
+    let mut report = Report::default();
+    let sb = supers::read(dev, &mut report)?;
+    let geometry = Geometry::of_volume(sb.blocks.get())
+        .ok_or(Error::corrupt(sb_block(&sb), "size in the super block"))?;
+    report.blocks = geometry.blocks;
+    report.generation = sb.generation.get();
+    let mut checker = Checker {
+        dev,
+        geometry,
+        sb,
+        report,
+        owners: Owners::default(),
+        incomplete: false,
+        refs: Vec::new(),
+        swap: Vec::new(),
+        space: HashMap::new(),
+        forest: Vec::new(),
+    };
+    checker.trees();
+    checker.subvolumes();
+    checker.compare_refs();
+    checker.compare_space();
+    Ok(checker.report)
+}
+
+fn sb_block(sb: &SuperBlock) -> crate::engine::types::BlockNr {
+    crate::engine::types::BlockNr(sb.block.get())
+}
+
+impl Checker<'_> {
+    fn fault(&mut self, rule: &'static str, block: u64, what: impl fmt::Display) {
+        self.report.fault(rule, block, what);
+    }
+
+    /// Walks the trees that are not of a subvolume.
+    fn trees(&mut self) {
+        let sb = self.sb;
+        let trees: [(u8, RootItem); 4] = [
+            (tree_kind::FOREST, sb.forest),
+            (tree_kind::SPACE, sb.space),
+            (tree_kind::REFS, sb.refs),
+            (tree_kind::SWAP, sb.swap),
+        ];
+        for (tree, root) in trees {
+            self.walk(
+                tree,
+                root,
+                &mut |checker, item| match (tree, item.key.kind) {
+                    (tree_kind::FOREST, item_kind::FOREST) => checker.forest_item(item),
+                    (tree_kind::SPACE, item_kind::SPACE) => checker.space_item(item),
+                    (tree_kind::REFS, item_kind::REFS) => checker.refs_item(item),
+                    (tree_kind::SWAP, item_kind::SWAP) => checker.swap_item(item),
+                    _ => checker.unknown_item(item),
+                },
+            );
+        }
+    }
+
+    fn unknown_item(&mut self, item: &Item<'_>) {
+        let Key {
+            object,
+            kind,
+            offset,
+        } = item.key;
+        let what = format!("item ({object}, {kind}, {offset}) does not belong in this tree");
+        self.fault("item-kind", item.node, what);
+    }
+
+    fn forest_item(&mut self, item: &Item<'_>) {
+        let Ok(forest) = ForestItem::read_from_bytes(item.data) else {
+            return self.fault("item-size", item.node, "forest item");
+        };
+        let id = item.key.object;
+        if item.key.offset != 0 || id > MAX_SUBVOL.0 || id >= self.sb.next_subvolume.get() {
+            let what = format!("subvolume {id} is beyond the next number");
+            self.fault("forest-number", item.node, what);
+        }
+        if forest.flags.get() & !3 != 0 {
+            self.fault(
+                "forest-flags",
+                item.node,
+                format!("subvolume {id}: unknown flags"),
+            );
+        }
+        if forest.last_snapshot.get() > self.sb.generation.get() {
+            let what = format!("subvolume {id}: last snapshot is in the future");
+            self.fault("forest-generation", item.node, what);
+        }
+        self.forest.push((id, forest));
+    }
+
+    fn space_item(&mut self, item: &Item<'_>) {
+        let Ok(space) = SpaceItem::read_from_bytes(item.data) else {
+            return self.fault("item-size", item.node, "space item");
+        };
+        let group = item.key.object;
+        if item.key.offset != 0 || group >= self.geometry.groups() || space.place > 1 {
+            let what = format!("group {group} of {}", self.geometry.groups());
+            return self.fault("space-group", item.node, what);
+        }
+        self.space.insert(group, (space, item.node));
+    }
+
+    fn refs_item(&mut self, item: &Item<'_>) {
+        let Ok(refs) = RefsItem::read_from_bytes(item.data) else {
+            return self.fault("item-size", item.node, "refs item");
+        };
+        let (start, len, count) = (item.key.object, refs.len.get(), u64::from(refs.count.get()));
+        if item.key.offset != 0 || !self.geometry.may_hold(start, len) {
+            let what = format!("blocks {start}+{len} cannot have owners");
+            return self.fault("refs-run", item.node, what);
+        }
+        if count < 2 {
+            let what = format!("blocks {start}+{len} with {count} owners have no place here");
+            return self.fault("refs-count", item.node, what);
+        }
+        if let Some(last) = self.refs.last() {
+            if last.start + last.len > start {
+                let what = format!("blocks {start}+{len} overlap {}+{}", last.start, last.len);
+                return self.fault("refs-overlap", item.node, what);
+            }
+        }
+        self.refs.push(SharedRun {
+            start,
+            len,
+            count,
+            node: item.node,
+        });
+    }
+
+    fn swap_item(&mut self, item: &Item<'_>) {
+        let id = InodeId::from_st_ino(item.key.object);
+        let at = item.key.offset;
+        let Some(extent) = self.extent(item, &id) else {
+            return;
+        };
+        if extent.state == extent_state::UNBACKED {
+            let what = format!("{id}: file block {at} without blocks");
+            return self.fault("swap-state", item.node, what);
+        }
+        let (start, len) = (extent.at.get(), extent.len.get());
+        let overlap = self
+            .swap
+            .last()
+            .is_some_and(|last| last.id == id && last.at + last.len > at);
+        if overlap {
+            let what = format!("{id}: file block {at} overlaps the run before");
+            self.fault("swap-overlap", item.node, what);
+        }
+        self.swap.push(SwapRun {
+            id,
+            at,
+            start,
+            len,
+            node: item.node,
+        });
+    }
+
+    /// Checks an extent item by itself and counts its blocks.
+    fn extent(&mut self, item: &Item<'_>, id: &InodeId) -> Option<ExtentItem> {
+        let Ok(extent) = ExtentItem::read_from_bytes(item.data) else {
+            self.fault("item-size", item.node, format!("{id}: extent item"));
+            return None;
+        };
+        let (start, len) = (extent.at.get(), extent.len.get());
+        let at = item.key.offset;
+        let mut bad = |rule, what: &str| {
+            let what = format!("{id}: file block {at}, blocks {start}+{len}: {what}");
+            self.report.fault(rule, item.node, what);
+        };
+        let end = at
+            .checked_add(len)
+            .filter(|&end| len > 0 && end <= MAX_FILE_BLOCKS);
+        if end.is_none() {
+            bad("extent-length", "length");
+            return None;
+        }
+        if extent.flags != 0 {
+            bad("extent-flags", "unknown flags");
+        }
+        if extent.generation.get() > self.sb.generation.get() {
+            bad("extent-generation", "generation is in the future");
+        }
+        match extent.state {
+            extent_state::UNBACKED if start == 0 => {}
+            extent_state::UNBACKED => bad("extent-state", "promise with an address"),
+            extent_state::WRITTEN | extent_state::PREALLOC => {
+                if !self.geometry.may_hold(start, len) {
+                    bad("extent-run", "not blocks that a file can have");
+                    return None;
+                }
+                if item.counted {
+                    self.owners.add(start, len);
+                }
+            }
+            _ => {
+                bad("extent-state", "unknown state");
+                return None;
+            }
+        }
+        Some(extent)
+    }
+
+    fn subvolumes(&mut self) {
+        let forest = std::mem::take(&mut self.forest);
+        let default = self.sb.default_subvolume.get();
+        if !self.incomplete && !forest.iter().any(|(id, _)| *id == default) {
+            self.fault("forest-default", 0, format!("no subvolume {default}"));
+        }
+        for (id, item) in &forest {
+            self.subvolume(*id, item);
+        }
+        if self.incomplete {
+            return;
+        }
+        let lost: Vec<_> = self
+            .swap
+            .iter()
+            .filter(|run| !forest.iter().any(|(id, _)| *id == run.id.subvol.0))
+            .map(|run| (run.node, run.id))
+            .collect();
+        for (node, id) in lost {
+            self.fault("swap-owner", node, format!("{id}: no such subvolume"));
+        }
+    }
+}

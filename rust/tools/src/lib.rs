@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host crate of oxfs: the engine of the kernel module compiled from the same files, and
+//! what programs and tests need around it.
+//!
+//! - [`file`]: a volume in a file or on a block device.
+//! - [`sim`]: a disk in memory that can lose power at every write.
+//! - [`check`]: reads a whole volume and names every rule that it breaks.
+//! - [`probe`]: whether a device is in use or holds something else.
+
+#[path = "../../engine/mod.rs"]
+pub mod engine;
+#[path = "../../platform/mod.rs"]
+pub mod platform;
+
+pub mod check;
+pub mod file;
+pub mod probe;
+pub mod sim;

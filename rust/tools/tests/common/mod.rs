@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the tests share: volumes on simulated disks, and a check that must find nothing.
+
+#![allow(dead_code)]
+
+use oxfs::check::check;
+use oxfs::engine::inode::NewInode;
+use oxfs::engine::mkfs::{format, MkfsOptions};
+use oxfs::engine::mount::MountOptions;
+use oxfs::engine::types::{InodeId, Time, ROOT_INO};
+use oxfs::engine::volume::Volume;
+use oxfs::sim::SimDisk;
+
+/// A volume on a simulated disk.
+pub type SimVolume = Volume<SimDisk>;
+
+/// The smallest volume.
+pub const SMALL: u64 = 4096;
+
+/// Seconds as a time.
+pub fn at(sec: i64) -> Time {
+    Time { sec, nsec: 7 }
+}
+
+/// A disk of `blocks` blocks with an empty volume.
+pub fn formatted(blocks: u64) -> SimDisk {
+    let disk = SimDisk::new(blocks);
+    let options = MkfsOptions {
+        uuid: *b"0123456789abcdef",
+        label: b"test",
+        hash_seed: [7; 16],
+        uid: 0,
+        gid: 0,
+        time: at(1),
+    };
+    format(disk.clone(), &options).expect("mkfs");
+    disk
+}
+
+/// Mounts for writing.
+pub fn mount(disk: &SimDisk) -> SimVolume {
+    Volume::mount(disk.clone(), &MountOptions { read_only: false }).expect("mount")
+}
+
+/// The root directory.
+pub fn root(volume: &SimVolume) -> InodeId {
+    InodeId {
+        subvol: volume.default_subvolume(),
+        ino: ROOT_INO,
+    }
+}
+
+/// A new inode of this mode.
+pub fn new_inode(mode: u32, time: Time) -> NewInode<'static> {
+    NewInode {
+        mode,
+        uid: 1,
+        gid: 2,
+        rdev: 0,
+        project: 0,
+        flags: 0,
+        time,
+        symlink: None,
+    }
+}
+
+/// Fails with all faults if the checker finds any.
+#[track_caller]
+pub fn assert_clean(disk: &SimDisk) {
+    let report = check(disk).expect("check");
+    if !report.is_clean() {
+        let faults: Vec<_> = report
+            .faults
+            .iter()
+            .take(20)
+            .map(|f| f.to_string())
+            .collect();
+        panic!("{} faults:\n{}", report.faults.len(), faults.join("\n"));
+    }
+}
