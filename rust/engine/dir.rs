@@ -15,10 +15,10 @@ use super::format::{item_kind, DirentItem, ParentItem, MAX_ITEM};
 use super::hash::siphash;
 use super::inode;
 use super::node::Key;
-use super::types::{BlockNr, FileType, Ino, InodeId, MAX_INO, MAX_NAME, ROOT_INO};
 use super::super_block;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
+use super::types::{BlockNr, FileType, Ino, InodeId, MAX_INO, MAX_NAME, ROOT_INO};
 use super::volume::Volume;
 use crate::platform::{Vec, VecExt};
 use core::mem::size_of;
@@ -121,7 +121,10 @@ pub(super) fn first_cookie(seed: &[u8; 16], name: &[u8]) -> u64 {
 
 /// The first of the offsets that the PARENT item of an entry may get.
 fn first_parent(seed: &[u8; 16], dir: Ino, cookie: u64) -> u64 {
-    let item = ParentItem { dir: dir.0.into(), cookie: cookie.into() };
+    let item = ParentItem {
+        dir: dir.0.into(),
+        cookie: cookie.into(),
+    };
     siphash(seed, item.as_bytes()) & !SEQ_MASK
 }
 
@@ -144,7 +147,14 @@ pub(super) fn decode<'a>(key: &Key, data: &'a [u8]) -> Result<(Entry, &'a [u8])>
     if !(COOKIE_BASE..=MAX_COOKIE).contains(&key.offset) {
         return Err(bad("cookie of a directory entry"));
     }
-    Ok((Entry { cookie: key.offset, ino, kind }, name))
+    Ok((
+        Entry {
+            cookie: key.offset,
+            ino,
+            kind,
+        },
+        name,
+    ))
 }
 
 /// The entry in a PARENT item: directory and cookie.
@@ -165,7 +175,10 @@ pub(super) fn probe<D: BlockDevice, T>(
     first: Key,
     mut found: impl FnMut(&Key, &[u8]) -> Result<Option<T>>,
 ) -> Result<Slot<T>> {
-    let last = Key { offset: first.offset | SEQ_MASK, ..first };
+    let last = Key {
+        offset: first.offset | SEQ_MASK,
+        ..first
+    };
     // Some(n): every offset before n is taken.
     let mut free = Some(first.offset);
     let mut gap = None;
@@ -176,7 +189,11 @@ pub(super) fn probe<D: BlockDevice, T>(
         }
         free = (key.offset < last.offset).then(|| key.offset.saturating_add(1));
         hit = found(key, data)?;
-        Ok(if hit.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if hit.is_some() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     })?;
     Ok(match (hit, gap.or(free)) {
         (Some(value), _) => Slot::Found(value),
@@ -200,11 +217,7 @@ pub(super) fn find<D: BlockDevice>(
 }
 
 /// The entry `name` of `dir`, or [`Error::NotFound`].
-pub(super) fn entry<D: BlockDevice>(
-    view: View<'_, D>,
-    dir: InodeId,
-    name: &[u8],
-) -> Result<Entry> {
+pub(super) fn entry<D: BlockDevice>(view: View<'_, D>, dir: InodeId, name: &[u8]) -> Result<Entry> {
     match find(view, dir, name)? {
         Slot::Found(entry) => Ok(entry),
         _ => Err(Error::NotFound),
@@ -212,11 +225,7 @@ pub(super) fn entry<D: BlockDevice>(
 }
 
 /// The cookie that a new name of `dir` gets. [`Error::Exists`] when the name is there.
-pub(super) fn vacancy<D: BlockDevice>(
-    view: View<'_, D>,
-    dir: InodeId,
-    name: &[u8],
-) -> Result<u64> {
+pub(super) fn vacancy<D: BlockDevice>(view: View<'_, D>, dir: InodeId, name: &[u8]) -> Result<u64> {
     match find(view, dir, name)? {
         Slot::Found(_) => Err(Error::Exists),
         Slot::Free(cookie) => Ok(cookie),
@@ -228,7 +237,10 @@ pub(super) fn vacancy<D: BlockDevice>(
 pub(super) fn is_empty<D: BlockDevice>(view: View<'_, D>, dir: InodeId) -> Result<bool> {
     let mut empty = true;
     let first = Key::new(dir.ino.0, item_kind::DIRENT, 0);
-    let last = Key { offset: u64::MAX, ..first };
+    let last = Key {
+        offset: u64::MAX,
+        ..first
+    };
     view.scan(TreeId::Subvol(dir.subvol), &first, &last, |_, _| {
         empty = false;
         Ok(ControlFlow::Break(()))
@@ -265,15 +277,30 @@ pub(super) fn put<D: BlockDevice>(
     };
     let tree = TreeId::Subvol(dir.subvol);
     let mut value = [0; size_of::<DirentItem>() + MAX_NAME];
-    let item = DirentItem { ino: entry.ino.0.into(), kind: entry.kind as u8, flags: 0 };
+    let item = DirentItem {
+        ino: entry.ino.0.into(),
+        kind: entry.kind as u8,
+        flags: 0,
+    };
     let end = size_of::<DirentItem>().saturating_add(name.len());
     let value = value.get_mut(..end).ok_or(Error::NameTooLong)?;
     let (head, tail) = value.split_at_mut(size_of::<DirentItem>());
     head.copy_from_slice(item.as_bytes());
     tail.copy_from_slice(name);
-    txn.put(tree, &Key::new(dir.ino.0, item_kind::DIRENT, entry.cookie), value)?;
-    let item = ParentItem { dir: dir.ino.0.into(), cookie: entry.cookie.into() };
-    txn.put(tree, &Key::new(entry.ino.0, item_kind::PARENT, parent), item.as_bytes())
+    txn.put(
+        tree,
+        &Key::new(dir.ino.0, item_kind::DIRENT, entry.cookie),
+        value,
+    )?;
+    let item = ParentItem {
+        dir: dir.ino.0.into(),
+        cookie: entry.cookie.into(),
+    };
+    txn.put(
+        tree,
+        &Key::new(entry.ino.0, item_kind::PARENT, parent),
+        item.as_bytes(),
+    )
 }
 
 const _: () = assert!(size_of::<DirentItem>() + MAX_NAME <= MAX_ITEM);
@@ -308,13 +335,18 @@ pub(super) fn parent<D: BlockDevice>(view: View<'_, D>, dir: InodeId) -> Result<
         return Ok(dir);
     }
     let first = Key::new(dir.ino.0, item_kind::PARENT, 0);
-    let last = Key { offset: u64::MAX, ..first };
+    let last = Key {
+        offset: u64::MAX,
+        ..first
+    };
     let mut found = None;
     view.scan(TreeId::Subvol(dir.subvol), &first, &last, |_, data| {
         found = Some(decode_parent(data)?.0);
         Ok(ControlFlow::Break(()))
     })?;
-    found.map(|ino| InodeId { ino, ..dir }).ok_or(Error::NotFound)
+    found
+        .map(|ino| InodeId { ino, ..dir })
+        .ok_or(Error::NotFound)
 }
 
 impl<D: BlockDevice> Volume<D> {
@@ -325,7 +357,13 @@ impl<D: BlockDevice> Volume<D> {
         }
         self.query(|view| {
             Ok(match find(view, dir, name)? {
-                Slot::Found(entry) => Some((InodeId { ino: entry.ino, ..dir }, entry.kind)),
+                Slot::Found(entry) => Some((
+                    InodeId {
+                        ino: entry.ino,
+                        ..dir
+                    },
+                    entry.kind,
+                )),
                 _ => None,
             })
         })
@@ -341,17 +379,30 @@ impl<D: BlockDevice> Volume<D> {
         entries: &mut Vec<DirEntry>,
     ) -> Result<()> {
         let first = Key::new(dir.ino.0, item_kind::DIRENT, from);
-        let last = Key { offset: u64::MAX, ..first };
+        let last = Key {
+            offset: u64::MAX,
+            ..first
+        };
         let mut left = max;
         self.query(|view| {
             view.scan(TreeId::Subvol(dir.subvol), &first, &last, |key, data| {
-                let Some(less) = left.checked_sub(1) else { return Ok(ControlFlow::Break(())) };
+                let Some(less) = left.checked_sub(1) else {
+                    return Ok(ControlFlow::Break(()));
+                };
                 left = less;
                 let (entry, name) = decode(key, data)?;
                 let name = Name::new(name).ok_or(Error::NameTooLong)?;
-                let id = InodeId { ino: entry.ino, ..dir };
+                let id = InodeId {
+                    ino: entry.ino,
+                    ..dir
+                };
                 let (kind, cookie) = (entry.kind, entry.cookie);
-                entries.try_push(DirEntry { name, id, kind, cookie })?;
+                entries.try_push(DirEntry {
+                    name,
+                    id,
+                    kind,
+                    cookie,
+                })?;
                 Ok(ControlFlow::Continue(()))
             })
         })

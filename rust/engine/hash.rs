@@ -5,7 +5,10 @@
 
 /// The bytes of `data` as a little endian number; those after the eighth are ignored.
 fn little_endian(data: &[u8]) -> u64 {
-    data.iter().take(8).rev().fold(0, |word, &byte| (word << 8) | u64::from(byte))
+    data.iter()
+        .take(8)
+        .rev()
+        .fold(0, |word, &byte| (word << 8) | u64::from(byte))
 }
 
 struct State([u64; 4]);

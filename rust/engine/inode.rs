@@ -6,12 +6,12 @@ use super::device::BlockDevice;
 use super::error::{Error, Result};
 use super::format::{item_kind, DiskTime, InodeItem};
 use super::node::Key;
+use super::tree::{TreeId, View};
+use super::tree_write::Txn;
 use super::types::{
     Attr, AttrChange, BlockNr, Done, FileType, Ino, InodeId, SubvolId, Time, INODE_SWAP,
     MAX_FILE_SIZE, MAX_INO, MAX_LINKS, MODE_TYPE,
 };
-use super::tree::{TreeId, View};
-use super::tree_write::Txn;
 use super::volume::{Cost, Volume};
 use crate::platform::random_u64;
 use zerocopy::{FromBytes, IntoBytes};
@@ -43,7 +43,10 @@ pub(super) fn key(ino: Ino) -> Key {
 }
 
 fn time(disk: &DiskTime) -> Result<Time> {
-    let time = Time { sec: disk.sec.get() as i64, nsec: disk.nsec.get() };
+    let time = Time {
+        sec: disk.sec.get() as i64,
+        nsec: disk.nsec.get(),
+    };
     if time.nsec >= 1_000_000_000 {
         return Err(Error::corrupt(BlockNr(0), "nanoseconds of an inode"));
     }
@@ -51,7 +54,10 @@ fn time(disk: &DiskTime) -> Result<Time> {
 }
 
 fn disk_time(time: Time) -> DiskTime {
-    DiskTime { sec: (time.sec as u64).into(), nsec: time.nsec.into() }
+    DiskTime {
+        sec: (time.sec as u64).into(),
+        nsec: time.nsec.into(),
+    }
 }
 
 /// The attributes in an inode item.
@@ -110,16 +116,17 @@ pub(super) fn encode(attr: &Attr) -> InodeItem {
 
 /// The attributes of `id`, or [`Error::NotFound`].
 pub(super) fn load<D: BlockDevice>(view: View<'_, D>, id: InodeId) -> Result<Attr> {
-    view.get(TreeId::Subvol(id.subvol), &key(id.ino), decode)?.ok_or(Error::NotFound)
+    view.get(TreeId::Subvol(id.subvol), &key(id.ino), decode)?
+        .ok_or(Error::NotFound)
 }
 
 /// Writes the attributes of `id`.
-pub(super) fn store<D: BlockDevice>(
-    txn: &mut Txn<'_, D>,
-    id: InodeId,
-    attr: &Attr,
-) -> Result<()> {
-    txn.put(TreeId::Subvol(id.subvol), &key(id.ino), encode(attr).as_bytes())
+pub(super) fn store<D: BlockDevice>(txn: &mut Txn<'_, D>, id: InodeId, attr: &Attr) -> Result<()> {
+    txn.put(
+        TreeId::Subvol(id.subvol),
+        &key(id.ino),
+        encode(attr).as_bytes(),
+    )
 }
 
 /// The type in the mode of a decoded inode.
@@ -209,7 +216,11 @@ impl<D: BlockDevice> Volume<D> {
     /// Sets attributes and returns them all.
     pub fn set_attr(&self, id: InodeId, change: &AttrChange) -> Result<Done<Attr>> {
         let times = [change.atime, change.mtime, change.ctime];
-        if times.into_iter().flatten().any(|time| time.nsec >= 1_000_000_000) {
+        if times
+            .into_iter()
+            .flatten()
+            .any(|time| time.nsec >= 1_000_000_000)
+        {
             return Err(Error::Invalid("nanoseconds"));
         }
         self.update(Cost::SMALL, |txn| {

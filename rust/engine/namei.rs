@@ -9,9 +9,9 @@ use super::device::BlockDevice;
 use super::dir::{self, Entry};
 use super::error::{Error, Result};
 use super::inode::{self, NewInode};
-use super::types::{Attr, BlockNr, Done, FileType, InodeId, SubvolId, Time, MAX_LINKS};
 use super::tree::View;
 use super::tree_write::Txn;
+use super::types::{Attr, BlockNr, Done, FileType, InodeId, SubvolId, Time, MAX_LINKS};
 use super::volume::{Cost, Volume};
 use super::{orphan, symlink};
 
@@ -69,7 +69,10 @@ pub(super) fn target<D: BlockDevice>(
     dir: InodeId,
     entry: Entry,
 ) -> Result<(InodeId, Attr)> {
-    let id = InodeId { ino: entry.ino, ..dir };
+    let id = InodeId {
+        ino: entry.ino,
+        ..dir
+    };
     let bad = |rule| Error::corrupt(BlockNr(0), rule);
     let attr = match inode::load(view, id) {
         Err(Error::NotFound) => return Err(bad("entry without an inode")),
@@ -92,7 +95,10 @@ pub(super) fn adjust_dir(attr: &mut Attr, links: i32, size: i64) -> Result<()> {
     }
     let nlink = attr.nlink.checked_add_signed(links).filter(|&n| n >= 2);
     attr.nlink = nlink.ok_or(bad("link count of a directory"))?;
-    let size = attr.size.checked_add_signed(size).filter(|&n| n <= i64::MAX as u64);
+    let size = attr
+        .size
+        .checked_add_signed(size)
+        .filter(|&n| n <= i64::MAX as u64);
     attr.size = size.ok_or(bad("size of a directory"))?;
     Ok(())
 }
@@ -138,9 +144,22 @@ fn create<D: BlockDevice>(
     if let Some(target) = new.symlink {
         symlink::put(txn, id, target)?;
     }
-    dir::put(txn, dir, Entry { cookie, ino: id.ino, kind }, name)?;
+    dir::put(
+        txn,
+        dir,
+        Entry {
+            cookie,
+            ino: id.ino,
+            kind,
+        },
+        name,
+    )?;
     inode::store(txn, dir, &dir_attr)?;
-    Ok(Created { id, attr, dir: dir_attr })
+    Ok(Created {
+        id,
+        attr,
+        dir: dir_attr,
+    })
 }
 
 fn link<D: BlockDevice>(
@@ -166,13 +185,25 @@ fn link<D: BlockDevice>(
     let had_none = attr.nlink == 0;
     attr.nlink = attr.nlink.saturating_add(1);
 
-    dir::put(txn, dir, Entry { cookie, ino: id.ino, kind }, name)?;
+    dir::put(
+        txn,
+        dir,
+        Entry {
+            cookie,
+            ino: id.ino,
+            kind,
+        },
+        name,
+    )?;
     if had_none {
         orphan::remove(txn, id)?;
     }
     inode::store(txn, id, &attr)?;
     inode::store(txn, dir, &dir_attr)?;
-    Ok(Linked { target: attr, dir: dir_attr })
+    Ok(Linked {
+        target: attr,
+        dir: dir_attr,
+    })
 }
 
 fn remove<D: BlockDevice>(
@@ -200,7 +231,11 @@ fn remove<D: BlockDevice>(
     dir::remove(txn, dir, entry)?;
     store_unlinked(txn, id, &attr)?;
     inode::store(txn, dir, &dir_attr)?;
-    Ok(Unlinked { id, target: attr, dir: dir_attr })
+    Ok(Unlinked {
+        id,
+        target: attr,
+        dir: dir_attr,
+    })
 }
 
 /// A symbolic link has a target, and nothing else has one.
@@ -216,12 +251,7 @@ fn check_new(new: &NewInode<'_>) -> Result<()> {
 impl<D: BlockDevice> Volume<D> {
     /// Makes an inode and its name: [`Error::Exists`], [`Error::NotFound`] when `dir` was removed,
     /// [`Error::TooManyLinks`].
-    pub fn create(
-        &self,
-        dir: InodeId,
-        name: &[u8],
-        new: &NewInode<'_>,
-    ) -> Result<Done<Created>> {
+    pub fn create(&self, dir: InodeId, name: &[u8], new: &NewInode<'_>) -> Result<Done<Created>> {
         dir::check_name(name)?;
         check_new(new)?;
         self.update(MAKE, |txn| create(txn, dir, name, new))

@@ -10,9 +10,9 @@ use super::device::BlockDevice;
 use super::error::{Error, Result};
 use super::format::{item_kind, OrphanItem};
 use super::node::Key;
-use super::types::{BlockNr, Done, FileBlock, Ino, InodeId, SubvolId, BLOCK_SIZE};
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
+use super::types::{BlockNr, Done, FileBlock, Ino, InodeId, SubvolId, BLOCK_SIZE};
 use super::volume::{Cost, Volume};
 use super::{extent, inode};
 use core::ops::ControlFlow;
@@ -50,7 +50,8 @@ pub(super) fn put<D: BlockDevice>(txn: &mut Txn<'_, D>, id: InodeId, size: u64) 
 
 /// `id` is not an orphan any more.
 pub(super) fn remove<D: BlockDevice>(txn: &mut Txn<'_, D>, id: InodeId) -> Result<()> {
-    txn.remove(TreeId::Subvol(id.subvol), &key(id.ino)).map(drop)
+    txn.remove(TreeId::Subvol(id.subvol), &key(id.ino))
+        .map(drop)
 }
 
 /// Drops up to [`STEP_ITEMS`] items of `id` other than its inode item, and says whether none is left.
@@ -123,6 +124,8 @@ impl<D: BlockDevice> Volume<D> {
     /// else what a truncate left behind. Loop until the value is true; an inode that is no orphan
     /// is done at once.
     pub fn finish_orphan(&self, id: InodeId) -> Result<Done<bool>> {
-        self.update(Cost::items(STEP_EXTENTS + STEP_ITEMS, true), |txn| step(txn, id))
+        self.update(Cost::items(STEP_EXTENTS + STEP_ITEMS, true), |txn| {
+            step(txn, id)
+        })
     }
 }

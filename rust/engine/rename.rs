@@ -5,11 +5,11 @@
 use super::device::BlockDevice;
 use super::dir::{self, Entry, Slot};
 use super::error::{Error, Result};
-use super::namei::{adjust_dir, drop_link, live_dir, store_unlinked, target};
-use super::types::{Attr, BlockNr, Done, FileType, InodeId, Time, ROOT_INO};
 use super::inode;
+use super::namei::{adjust_dir, drop_link, live_dir, store_unlinked, target};
 use super::tree::View;
 use super::tree_write::Txn;
+use super::types::{Attr, BlockNr, Done, FileType, InodeId, Time, ROOT_INO};
 use super::volume::{Cost, Volume};
 
 /// What happens to a name that is in the way.
@@ -100,12 +100,18 @@ fn is_below<D: BlockDevice>(view: View<'_, D>, dir: InodeId, ancestor: InodeId) 
         }
         at = match dir::parent(view, at) {
             Err(Error::NotFound) => {
-                return Err(Error::corrupt(BlockNr(0), "directory without a parent item"))
+                return Err(Error::corrupt(
+                    BlockNr(0),
+                    "directory without a parent item",
+                ))
             }
             other => other?,
         };
         if at == kept {
-            return Err(Error::corrupt(BlockNr(0), "directories that contain each other"));
+            return Err(Error::corrupt(
+                BlockNr(0),
+                "directories that contain each other",
+            ));
         }
         steps = steps.saturating_add(1);
         if steps == keep_at {
@@ -126,7 +132,11 @@ fn check_replaced<D: BlockDevice>(view: View<'_, D>, moved: &End, other: &End) -
 
 fn plan<D: BlockDevice>(view: View<'_, D>, what: &Rename<'_>) -> Result<Plan> {
     let (old_dir, new_dir) = (live_dir(view, what.old_dir)?, live_dir(view, what.new_dir)?);
-    let moved = End::new(view, what.old_dir, dir::entry(view, what.old_dir, what.old_name)?)?;
+    let moved = End::new(
+        view,
+        what.old_dir,
+        dir::entry(view, what.old_dir, what.old_name)?,
+    )?;
     let (other, cookie) = match dir::find(view, what.new_dir, what.new_name)? {
         Slot::Found(entry) => (Some(End::new(view, what.new_dir, entry)?), entry.cookie),
         Slot::Free(cookie) => (None, cookie),
@@ -152,16 +162,17 @@ fn plan<D: BlockDevice>(view: View<'_, D>, what: &Rename<'_>) -> Result<Plan> {
             }
         }
     }
-    Ok(Plan { moved, other, cookie, old_dir, new_dir })
+    Ok(Plan {
+        moved,
+        other,
+        cookie,
+        old_dir,
+        new_dir,
+    })
 }
 
 /// Changes the attributes of the two directories, which may be one.
-fn adjust_dirs(
-    plan: &mut Plan,
-    what: &Rename<'_>,
-    old: (i32, i64),
-    new: (i32, i64),
-) -> Result<()> {
+fn adjust_dirs(plan: &mut Plan, what: &Rename<'_>, old: (i32, i64), new: (i32, i64)) -> Result<()> {
     if what.old_dir == what.new_dir {
         let (links, size) = (old.0.saturating_add(new.0), old.1.saturating_add(new.1));
         adjust_dir(&mut plan.old_dir, links, size)?;
@@ -176,11 +187,7 @@ fn adjust_dirs(
     Ok(())
 }
 
-fn store_dirs<D: BlockDevice>(
-    txn: &mut Txn<'_, D>,
-    what: &Rename<'_>,
-    plan: &Plan,
-) -> Result<()> {
+fn store_dirs<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>, plan: &Plan) -> Result<()> {
     inode::store(txn, what.old_dir, &plan.old_dir)?;
     if what.old_dir != what.new_dir {
         inode::store(txn, what.new_dir, &plan.new_dir)?;
@@ -202,8 +209,14 @@ fn exchange<D: BlockDevice>(
 
     dir::remove_parent(txn, what.old_dir, moved.entry)?;
     dir::remove_parent(txn, what.new_dir, other.entry)?;
-    let here = Entry { cookie: moved.entry.cookie, ..other.entry };
-    let there = Entry { cookie: other.entry.cookie, ..moved.entry };
+    let here = Entry {
+        cookie: moved.entry.cookie,
+        ..other.entry
+    };
+    let there = Entry {
+        cookie: other.entry.cookie,
+        ..moved.entry
+    };
     dir::put(txn, what.old_dir, here, what.old_name)?;
     dir::put(txn, what.new_dir, there, what.new_name)?;
     inode::store(txn, moved.id, &moved.attr)?;
@@ -239,7 +252,15 @@ fn replace<D: BlockDevice>(
         store_unlinked(txn, other.id, &other.attr)?;
         replaced = Some((other.id, other.attr));
     }
-    dir::put(txn, what.new_dir, Entry { cookie: plan.cookie, ..moved.entry }, what.new_name)?;
+    dir::put(
+        txn,
+        what.new_dir,
+        Entry {
+            cookie: plan.cookie,
+            ..moved.entry
+        },
+        what.new_name,
+    )?;
     dir::remove(txn, what.old_dir, moved.entry)?;
     inode::store(txn, moved.id, &moved.attr)?;
     store_dirs(txn, what, &plan)?;

@@ -5,11 +5,11 @@
 use super::device::BlockDevice;
 use super::error::{Error, Result};
 use super::format::{item_kind, SYMLINK_CHUNK};
-use super::node::Key;
-use super::types::{BlockNr, FileType, Ino, InodeId, MAX_SYMLINK};
 use super::inode;
+use super::node::Key;
 use super::tree::TreeId;
 use super::tree_write::Txn;
+use super::types::{BlockNr, FileType, Ino, InodeId, MAX_SYMLINK};
 use super::volume::Volume;
 use crate::platform::{Vec, VecExt};
 use core::ops::ControlFlow;
@@ -29,11 +29,7 @@ pub(super) fn check(target: &[u8]) -> Result<()> {
 }
 
 /// Writes the target of the new symbolic link `id`.
-pub(super) fn put<D: BlockDevice>(
-    txn: &mut Txn<'_, D>,
-    id: InodeId,
-    target: &[u8],
-) -> Result<()> {
+pub(super) fn put<D: BlockDevice>(txn: &mut Txn<'_, D>, id: InodeId, target: &[u8]) -> Result<()> {
     for (chunk, piece) in (0..).zip(target.chunks(SYMLINK_CHUNK)) {
         txn.put(TreeId::Subvol(id.subvol), &key(id.ino, chunk), piece)?;
     }

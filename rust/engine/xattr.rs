@@ -7,11 +7,11 @@ use super::dir::{probe, seed, Slot};
 use super::error::{Error, Result};
 use super::format::{item_kind, XattrItem, MAX_ITEM};
 use super::hash::siphash;
-use super::node::Key;
-use super::types::{Attr, BlockNr, Done, Ino, InodeId, Time};
 use super::inode;
+use super::node::Key;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
+use super::types::{Attr, BlockNr, Done, Ino, InodeId, Time};
 use super::volume::{Cost, Volume};
 use crate::platform::{Vec, VecExt};
 use core::mem::size_of;
@@ -41,7 +41,9 @@ fn first_key(seed: &[u8; 16], ino: Ino, name: &[u8]) -> Key {
 pub(super) fn decode(data: &[u8]) -> Result<(&[u8], &[u8])> {
     let bad = Error::corrupt(BlockNr(0), "size of an extended attribute");
     let (head, rest) = XattrItem::read_from_prefix(data).map_err(|_| bad)?;
-    let (name, value) = rest.split_at_checked(usize::from(head.name_len)).ok_or(bad)?;
+    let (name, value) = rest
+        .split_at_checked(usize::from(head.name_len))
+        .ok_or(bad)?;
     if name.is_empty() || name.contains(&0) || head.reserved != 0 {
         return Err(Error::corrupt(BlockNr(0), "name of an extended attribute"));
     }
@@ -65,7 +67,13 @@ fn put<D: BlockDevice>(
 ) -> Result<()> {
     let mut item: Vec<u8> = VecExt::with_room(MAX_ITEM)?;
     let name_len = u8::try_from(name.len()).map_err(|_| Error::Range)?;
-    item.try_extend(XattrItem { name_len, reserved: 0 }.as_bytes())?;
+    item.try_extend(
+        XattrItem {
+            name_len,
+            reserved: 0,
+        }
+        .as_bytes(),
+    )?;
     item.try_extend(name)?;
     item.try_extend(value)?;
     let key = Key::new(id.ino.0, item_kind::XATTR, offset);
@@ -145,13 +153,23 @@ impl<D: BlockDevice> Volume<D> {
         time: Time,
     ) -> Result<Done<Attr>> {
         check(name, value)?;
-        self.update(if value.is_some() { Cost::SMALL } else { Cost::FREES }, |txn| set(txn, id, name, value, mode, time))
+        self.update(
+            if value.is_some() {
+                Cost::SMALL
+            } else {
+                Cost::FREES
+            },
+            |txn| set(txn, id, name, value, mode, time),
+        )
     }
 
     /// Appends the names of all attributes of `id`, each with a zero byte after it.
     pub fn list_xattr(&self, id: InodeId, names: &mut Vec<u8>) -> Result<()> {
         let first = Key::new(id.ino.0, item_kind::XATTR, 0);
-        let last = Key { offset: u64::MAX, ..first };
+        let last = Key {
+            offset: u64::MAX,
+            ..first
+        };
         self.query(|view| {
             view.scan(TreeId::Subvol(id.subvol), &first, &last, |_, data| {
                 names.try_extend(decode(data)?.0)?;
