@@ -36,7 +36,7 @@ impl<T> VecExt<T> for Vec<T> {
         Ok(self.extend_from_slice(values, GFP_KERNEL)?)
     }
 
-    fn try_with_capacity(capacity: usize) -> Result<Self, NoMemory> {
+    fn with_room(capacity: usize) -> Result<Self, NoMemory> {
         Ok(Self::with_capacity(capacity, GFP_KERNEL)?)
     }
 
@@ -74,7 +74,14 @@ pub fn random_u64() -> u64 {
 
 /// Writes one line to the log.
 pub fn log(line: core::fmt::Arguments<'_>) {
-    pr_warn!("{line}\n");
+    // The line begins with the device's name, which the macros of the `kernel` crate do not know.
+    // SAFETY: `%pA` takes a pointer to `fmt::Arguments`.
+    unsafe {
+        bindings::_printk(
+            c"\x014oxfs %pA\n".as_char_ptr(),
+            (&raw const line).cast::<kernel::ffi::c_void>(),
+        );
+    }
 }
 
 /// A lock that sleeps.
@@ -248,6 +255,11 @@ impl<K: Ord + Copy, V> Map<K, V> {
     /// The value of `key`, to change it.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         self.tree.get_mut(key)
+    }
+
+    /// Whether there is an entry of `key`.
+    pub fn contains(&self, key: &K) -> bool {
+        self.tree.get(key).is_some()
     }
 
     /// Takes `key` out.

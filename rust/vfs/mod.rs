@@ -20,6 +20,7 @@ pub mod export;
 pub mod fc;
 pub mod fiemap;
 pub mod file;
+pub mod flags;
 pub mod fs_type;
 pub mod inode;
 pub mod inode_lock;

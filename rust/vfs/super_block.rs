@@ -130,6 +130,17 @@ impl<F: FileSystem> SuperBlock<F> {
         unsafe { Name::of(self.as_ptr()) }
     }
 
+    /// What direct I/O must be aligned to, in bytes: memory, and offsets.
+    pub fn direct_io_alignment(&self) -> (u32, u32) {
+        // SAFETY: The device is open while the filesystem is mounted.
+        unsafe {
+            (
+                bindings::oxfs_helper_bdev_dma_alignment(self.bdev()).saturating_add(1),
+                bindings::oxfs_helper_bdev_logical_block_size(self.bdev()),
+            )
+        }
+    }
+
     /// Keeps the filesystem from being frozen while metadata changes. Waits while it is frozen.
     /// Not to be nested: a freezing task between the two would wait for ever.
     pub fn start_intwrite(&self) -> IntWrite<'_, F> {

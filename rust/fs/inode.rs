@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes between engine and VFS: finding them, keeping their attributes the same on both sides,
+//! and letting go of them.
+//!
+//! The engine's attributes are what is stored. The VFS changes times on its own, in memory, and
+//! has them stored later ([`super::attr::push_times`]); everything else is changed in the engine
+//! first and then [`apply`]ed. `i_size` of a regular file is the page cache's; the engine's
+//! follows when data is mapped.
+
+use super::data::{self, FileData};
+use super::errno::to_errno;
+use super::{attr, dir, file, namei, Inode, Oxfs, SuperBlock, Volume};
+use crate::engine;
+use crate::engine::types::{
+    Attr, Done, FileType, Generation, InodeId, MAX_FILE_SIZE, MAX_INO, MAX_SUBVOL,
+};
+use crate::platform::{mutex, Mutex, NoMemory};
+use crate::vfs::inode::{self, Get, Kind, NewInode};
+use crate::vfs::{dir as vfs_dir, inode_ops, log};
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+use kernel::sync::atomic::{ordering::Relaxed, Atomic};
+
+/// The filesystem's data of an inode.
+pub struct Data {
+    /// Which inode of the volume it is.
+    pub id: InodeId,
+    /// The last transaction that changed it.
+    changed: Atomic<u64>,
+    /// Its attributes as the engine last told them.
+    stored: Mutex<Attr>,
+    /// What a regular file has more.
+    file: Option<FileData>,
+}
+
+impl Data {
+    /// The data of an inode with these attributes.
+    pub fn new(id: InodeId, attr: &Attr) -> Result<Self> {
+        let file = match FileType::from_mode(attr.mode) {
+            Some(FileType::Regular) => Some(FileData::new()?),
+            _ => None,
+        };
+        let stored = mutex!(*attr, "oxfs inode").map_err(|NoMemory| ENOMEM)?;
+        Ok(Self { id, changed: Atomic::new(0), stored, file })
+    }
+
+    /// The same data under another number and with other attributes of the same type.
+    pub fn with(mut self, id: InodeId, attr: &Attr) -> Self {
+        self.id = id;
+        *self.stored.lock() = *attr;
+        self
+    }
+
+    /// The state of a regular file's content.
+    pub fn file(&self) -> Result<&FileData> {
+        self.file.as_ref().ok_or(EINVAL)
+    }
+
+    /// The attributes as they are stored, or will be by the next commit.
+    pub fn stored(&self) -> Attr {
+        *self.stored.lock()
+    }
+
+    /// Remembers that transaction `generation` changed the inode.
+    pub fn note(&self, generation: Generation) {
+        let mut old = self.changed.load(Relaxed);
+        while old < generation.0 {
+            match self.changed.cmpxchg(old, generation.0, Relaxed) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// The last transaction that changed the inode: fsync waits for it.
+    pub fn changed(&self) -> Generation {
+        Generation(self.changed.load(Relaxed))
+    }
+}
+
+/// The engine's operations on one inode.
+pub trait InodeExt {
+    /// Reads from the engine.
+    fn query<T>(&self, read: impl FnOnce(&Volume, InodeId) -> engine::Result<T>) -> Result<T>;
+
+    /// Changes the inode in the engine: one step, see [`super::super_block::State::join_raw`].
+    fn join_raw<T>(
+        &self,
+        change: impl FnOnce(&Volume, InodeId) -> engine::Result<Done<T>>,
+    ) -> engine::Result<T>;
+
+    /// [`Self::join_raw`] with an error number.
+    fn join<T>(
+        &self,
+        change: impl FnOnce(&Volume, InodeId) -> engine::Result<Done<T>>,
+    ) -> Result<T>;
+
+    /// Makes the last change of the inode durable.
+    fn sync_changes(&self) -> Result;
+}
+
+impl InodeExt for Inode {
+    fn query<T>(&self, read: impl FnOnce(&Volume, InodeId) -> engine::Result<T>) -> Result<T> {
+        let id = self.data().id;
+        self.super_block().data().query(|volume| read(volume, id))
+    }
+
+    fn join_raw<T>(
+        &self,
+        change: impl FnOnce(&Volume, InodeId) -> engine::Result<Done<T>>,
+    ) -> engine::Result<T> {
+        let (sb, id) = (self.super_block(), self.data().id);
+        let done = sb.data().join_raw(sb, |volume| change(volume, id))?;
+        self.data().note(done.generation);
+        Ok(done.value)
+    }
+
+    fn join<T>(
+        &self,
+        change: impl FnOnce(&Volume, InodeId) -> engine::Result<Done<T>>,
+    ) -> Result<T> {
+        self.join_raw(change).map_err(to_errno)
+    }
+
+    fn sync_changes(&self) -> Result {
+        let changed = self.data().changed();
+        self.super_block().data().query(|volume| volume.sync_to(changed))
+    }
+}
+
+/// The inode `id` of `sb`, from memory or from the volume. `ENOENT` when there is none.
+pub fn get(sb: &SuperBlock, id: InodeId) -> Result<ARef<Inode>> {
+    if id.ino > MAX_INO || id.subvol > MAX_SUBVOL {
+        return Err(EUCLEAN);
+    }
+    let filling = match inode::get(sb, id.st_ino())? {
+        Get::Ready(inode) => return Ok(inode),
+        Get::Fill(filling) => filling,
+    };
+    let attr = sb.data().query(|volume| volume.inode(id))?;
+    if attr.nlink == 0 {
+        // It is on its way out: nobody has it open, or it would have been in memory.
+        return Err(ENOENT);
+    }
+    let new = filling.fill(Data::new(id, &attr)?);
+    set_up(&new, &attr)?;
+    Ok(new.ready())
+}
+
+/// Gives a new inode its operations and attributes.
+pub fn set_up(new: &NewInode<Oxfs>, attr: &Attr) -> Result {
+    let kind = match FileType::from_mode(attr.mode) {
+        Some(FileType::Regular) if attr.size <= MAX_FILE_SIZE => Kind::Regular(
+            inode_ops::table::<Oxfs, namei::Regular>(),
+            file::ops(),
+            file::mapping_ops(),
+        ),
+        Some(FileType::Directory) => Kind::Directory(
+            inode_ops::table::<Oxfs, namei::Directory>(),
+            vfs_dir::table::<Oxfs, dir::Operations>(),
+        ),
+        Some(FileType::Symlink) => Kind::Symlink(inode_ops::table::<Oxfs, namei::Symlink>()),
+        Some(FileType::Regular) | None => {
+            let name = new.inode().super_block().id();
+            let id = new.inode().data().id;
+            log::error(&name, format_args!("{id} has an impossible mode or size"));
+            return Err(EUCLEAN);
+        }
+        Some(_) => Kind::Special(inode_ops::table::<Oxfs, namei::Special>(), attr.rdev),
+    };
+    new.set_kind(attr.mode, kind);
+    new.set_generation(attr.generation as u32);
+    let inode = new.inode();
+    inode.set_size(attr.size);
+    inode.set_times(&attr::times_of(attr));
+    apply(inode, attr);
+    Ok(())
+}
+
+/// Takes over attributes that the engine returned. Times that the VFS has changed meanwhile stay,
+/// unless the engine changed them too. The size of a regular file stays.
+pub fn apply(inode: &Inode, attr: &Attr) {
+    let old = {
+        let mut stored = inode.data().stored.lock();
+        core::mem::replace(&mut *stored, *attr)
+    };
+    let mut times = inode.times();
+    let (old_times, new_times) = (attr::times_of(&old), attr::times_of(attr));
+    for (now, old, new) in [
+        (&mut times.atime, old_times.atime, new_times.atime),
+        (&mut times.mtime, old_times.mtime, new_times.mtime),
+        (&mut times.ctime, old_times.ctime, new_times.ctime),
+    ] {
+        if old != new {
+            *now = new;
+        }
+    }
+    inode.set_times(&times);
+    inode.set_attributes(attr.mode, attr.uid, attr.gid, attr.nlink);
+    inode.set_sectors(attr.blocks.saturating_mul(8));
+    attr::apply_flags(inode, attr.flags);
+    if !inode.is_reg() {
+        inode.set_size(attr.size);
+    }
+}
+
+/// The inode leaves memory; when it has no name any more, its content and itself are freed.
+pub fn evict(inode: &Inode) {
+    if inode.data().file.is_some() {
+        data::evict(inode);
+    }
+    let sb = inode.super_block();
+    if inode.nlink() != 0 || sb.is_read_only() {
+        return;
+    }
+    let id = inode.data().id;
+    if let Err(error) = sb.data().finish_orphan(sb, id) {
+        // It stays an orphan: the next mount goes on.
+        if error != EROFS {
+            log::error(sb.data().name(), format_args!("{id} could not be freed: {error:?}"));
+        }
+    }
+}

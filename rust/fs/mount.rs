@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounting, remounting, and the options of both.
+//!
+//! | option | meaning |
+//! |---|---|
+//! | `commit=SECONDS` | at most this long between a change and its commit, 1 to 3600; 0: the default, 5 |
+
+use super::device::Device;
+use super::errno::to_errno;
+use super::super_block::State;
+use super::{inode, Inode, Oxfs, SuperBlock, Volume};
+use crate::engine::mount::MountOptions;
+use crate::engine::types::{InodeId, ROOT_INO};
+use crate::engine::Error;
+use crate::vfs::fc::ContextOperations;
+use crate::vfs::super_block::NewSuper;
+use crate::vfs::{log, nofs};
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+
+/// Mount options.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Seconds between commits.
+    pub commit: u32,
+}
+
+impl Options {
+    /// What holds when nothing is said.
+    pub const DEFAULT: Self = Self { commit: 5 };
+    const MAX_COMMIT: u32 = 3600;
+
+    /// Milliseconds between commits.
+    pub fn commit_ms(&self) -> u32 {
+        self.commit.saturating_mul(1000)
+    }
+
+    /// The options with `ms` milliseconds between commits.
+    pub fn from_commit_ms(ms: u32) -> Self {
+        Self { commit: ms / 1000 }
+    }
+}
+
+/// How the filesystem is mounted.
+pub struct Context;
+
+#[vtable]
+impl ContextOperations<Oxfs> for Context {
+    fn options(current: Option<&SuperBlock>) -> Result<Options> {
+        Ok(current.map_or(Options::DEFAULT, |sb| sb.data().options()))
+    }
+
+    fn parse(options: &mut Options, key: &CStr, value: Option<&CStr>) -> Result {
+        match key.to_bytes() {
+            b"commit" => {
+                let seconds = value.and_then(|value| value.to_str().ok()?.parse().ok());
+                options.commit = match seconds.ok_or(EINVAL)? {
+                    0 => Options::DEFAULT.commit,
+                    seconds if seconds <= Options::MAX_COMMIT => seconds,
+                    _ => return Err(EINVAL),
+                };
+                Ok(())
+            }
+            _ => Err(ENOPARAM),
+        }
+    }
+
+    fn fill_super(sb: &NewSuper<Oxfs>, options: &Options) -> Result<State> {
+        let name = sb.id();
+        let volume = open(sb).inspect_err(|reason| {
+            if *reason != Error::NotOxfs || !sb.is_silent() {
+                log::error(&name, format_args!("cannot mount: {reason}"));
+            }
+        });
+        let volume = volume.map_err(|reason| match reason {
+            Error::Unsupported(_) => EINVAL,
+            other => to_errno(other),
+        })?;
+        sb.set_uuid(&volume.statfs().uuid);
+        State::new(volume, name, options)
+    }
+
+    fn root(sb: &SuperBlock) -> Result<ARef<Inode>> {
+        let subvol = sb.data().volume().default_subvolume();
+        let root = inode::get(sb, InodeId { subvol, ino: ROOT_INO });
+        match root {
+            Ok(root) if root.is_dir() => Ok(root),
+            Err(error) if error != ENOENT => Err(error),
+            _ => {
+                log::error(sb.data().name(), format_args!("there is no root directory"));
+                Err(EUCLEAN)
+            }
+        }
+    }
+
+    fn mounted(sb: &SuperBlock) -> Result {
+        if !sb.is_read_only() {
+            writable(sb)?;
+        }
+        Ok(())
+    }
+
+    fn reconfigure(sb: &SuperBlock, options: &Options, read_only: bool) -> Result {
+        let state = sb.data();
+        state.set_options(options);
+        match (sb.is_read_only(), read_only) {
+            (false, true) => {
+                state.stop_commits();
+                let result = state.query(|volume| volume.remount(true));
+                result.inspect_err(|_| state.start_commits())
+            }
+            (true, false) => {
+                state.query(|volume| volume.remount(false))?;
+                writable(sb)
+            }
+            (false, false) => {
+                state.start_commits();
+                Ok(())
+            }
+            (true, true) => Ok(()),
+        }
+    }
+}
+
+/// Opens the volume on the device of `sb`.
+fn open(sb: &NewSuper<Oxfs>) -> Result<Volume, Error> {
+    let device = sb.device();
+    if kernel::page::PAGE_SIZE != 4096 {
+        return Err(Error::Unsupported("pages of another size than 4096 bytes"));
+    }
+    if device.is_zoned() {
+        return Err(Error::Unsupported("a zoned device"));
+    }
+    let options = MountOptions { read_only: sb.is_read_only() };
+    let _scope = nofs::Scope::enter();
+    Volume::mount(Device::new(device, sb.id()), &options)
+}
+
+/// The volume has become writable: goes on where the last user stopped.
+fn writable(sb: &SuperBlock) -> Result {
+    let state = sb.data();
+    let subvol = state.volume().default_subvolume();
+    state.finish_orphans(sb, subvol)?;
+    state.start_commits();
+    Ok(())
+}

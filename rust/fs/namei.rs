@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Names: looking them up, making, removing and renaming them; and which operations each type of
+//! inode has.
+//!
+//! A change is made in the engine, in one step; then the VFS's inodes get the attributes that came
+//! out of it. Nothing that can fail comes after the engine's step: a new inode is allocated first.
+
+use super::attr::{self, to_engine};
+use super::inode::{self, apply, Data};
+use super::{fiemap, Inode, InodeExt, Oxfs, Volume};
+use crate::engine;
+use crate::engine::inode::NewInode as Make;
+use crate::engine::namei::Unlinked;
+use crate::engine::rename::{Rename, RenameFlags};
+use crate::engine::types::{Attr, Done, FileType, InodeId, Time, MAX_NAME, MAX_SYMLINK};
+use crate::vfs::attr::{FileFlags, SetAttr, Stat};
+use crate::vfs::dentry::Dentry;
+use crate::vfs::fiemap::FiemapInfo;
+use crate::vfs::inode::{Fresh, IdMap, NewInode};
+use crate::vfs::inode_ops::{InodeOperations, RenameMode};
+use crate::vfs::log;
+use kernel::prelude::*;
+use kernel::sync::aref::ARef;
+
+/// Operations of directories.
+pub struct Directory;
+/// Operations of regular files.
+pub struct Regular;
+/// Operations of symbolic links.
+pub struct Symlink;
+/// Operations of devices, FIFOs and sockets.
+pub struct Special;
+
+/// What is to be made, beside its type.
+#[derive(Clone, Copy)]
+struct New<'a> {
+    mode: u32,
+    rdev: u64,
+    symlink: Option<&'a [u8]>,
+}
+
+/// Runs `change` with the time now as the new change time of `inode`, which gets its old one back
+/// when that fails.
+fn stamped<T>(inode: &Inode, change: impl FnOnce(Time) -> Result<T>) -> Result<T> {
+    let before = inode.times();
+    let now = to_engine(inode.touch());
+    change(now).inspect_err(|_| inode.set_times(&before))
+}
+
+/// Makes an inode in `dir`: in the engine by `make`, which returns its number and attributes, and
+/// in memory.
+fn make(
+    map: &IdMap,
+    dir: &Inode,
+    new: New<'_>,
+    make: impl FnOnce(&Volume, &Make<'_>) -> engine::Result<Done<(InodeId, Attr, Option<Attr>)>>,
+) -> Result<NewInode<Oxfs>> {
+    let sb = dir.super_block();
+    let fresh = Fresh::new(sb)?;
+    let (mode, uid, gid) = fresh.owner(map, Some(dir), new.mode);
+    let kind = FileType::from_mode(mode).ok_or(EINVAL)?;
+    let (flags, project) = attr::inherited(dir, kind == FileType::Directory);
+    let blank = Attr { mode, ..Attr::default() };
+    let data = Data::new(dir.data().id, &blank)?;
+    let made = stamped(dir, |time| {
+        let New { rdev, symlink, .. } = new;
+        let what = Make { mode, uid, gid, rdev, project, flags, time, symlink };
+        sb.data().join(sb, |volume| make(volume, &what))
+    })?;
+    let (id, attr, dir_attr) = made.value;
+    if let Some(dir_attr) = dir_attr {
+        dir.data().note(made.generation);
+        apply(dir, &dir_attr);
+    }
+    let new = fresh.insert(id.st_ino(), data.with(id, &attr))?;
+    inode::set_up(&new, &attr)?;
+    new.inode().data().note(made.generation);
+    Ok(new)
+}
+
+/// Makes an inode with the name `name` in `dir`.
+fn create(
+    map: &IdMap,
+    dir: &Inode,
+    name: &Dentry<Oxfs>,
+    new: New<'_>,
+) -> Result<NewInode<Oxfs>> {
+    let dir_id = dir.data().id;
+    make(map, dir, new, |volume, what| {
+        let done = volume.create(dir_id, name.name(), what)?;
+        let made = done.value;
+        Ok(Done { value: (made.id, made.attr, Some(made.dir)), generation: done.generation })
+    })
+}
+
+/// Removes the name `name` from `dir` by `remove`.
+fn remove(
+    dir: &Inode,
+    name: &Dentry<Oxfs>,
+    remove: impl FnOnce(&Volume, InodeId, &[u8], Time) -> engine::Result<Done<Unlinked>>,
+) -> Result {
+    let target = name.inode().ok_or(ENOENT)?;
+    let sb = dir.super_block();
+    let done = stamped(dir, |time| {
+        sb.data().join(sb, |volume| remove(volume, dir.data().id, name.name(), time))
+    })?;
+    dir.data().note(done.generation);
+    target.data().note(done.generation);
+    apply(dir, &done.value.dir);
+    apply(target, &done.value.target);
+    Ok(())
+}
+
+#[vtable]
+impl InodeOperations<Oxfs> for Directory {
+    fn lookup(dir: &Inode, name: &Dentry<Oxfs>) -> Result<Option<ARef<Inode>>> {
+        if name.name().len() > MAX_NAME {
+            return Err(ENAMETOOLONG);
+        }
+        let Some((id, _)) = dir.query(|volume, dir| volume.lookup(dir, name.name()))? else {
+            return Ok(None);
+        };
+        match inode::get(dir.super_block(), id) {
+            Ok(inode) => Ok(Some(inode)),
+            Err(error) if error == ENOENT => {
+                let device = dir.super_block().id();
+                let dir = dir.data().id;
+                log::error(&device, format_args!("{dir} names {id}, which does not exist"));
+                Err(EUCLEAN)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, mode: u32) -> Result<NewInode<Oxfs>> {
+        create(map, dir, name, New { mode, rdev: 0, symlink: None })
+    }
+
+    fn mkdir(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, mode: u32) -> Result<NewInode<Oxfs>> {
+        create(map, dir, name, New { mode, rdev: 0, symlink: None })
+    }
+
+    fn mknod(
+        map: &IdMap,
+        dir: &Inode,
+        name: &Dentry<Oxfs>,
+        mode: u32,
+        rdev: u64,
+    ) -> Result<NewInode<Oxfs>> {
+        create(map, dir, name, New { mode, rdev, symlink: None })
+    }
+
+    fn symlink(
+        map: &IdMap,
+        dir: &Inode,
+        name: &Dentry<Oxfs>,
+        target: &CStr,
+    ) -> Result<NewInode<Oxfs>> {
+        let target = target.to_bytes();
+        if target.len() > MAX_SYMLINK {
+            return Err(ENAMETOOLONG);
+        }
+        let mode = 0o777 | (u32::from(FileType::Symlink as u8) << 12);
+        create(map, dir, name, New { mode, rdev: 0, symlink: Some(target) })
+    }
+
+    fn tmpfile(map: &IdMap, dir: &Inode, mode: u32) -> Result<NewInode<Oxfs>> {
+        let subvol = dir.data().id.subvol;
+        make(map, dir, New { mode, rdev: 0, symlink: None }, |volume, what| {
+            let done = volume.tmpfile(subvol, what)?;
+            let (id, attr) = done.value;
+            Ok(Done { value: (id, attr, None), generation: done.generation })
+        })
+    }
+
+    fn link(target: &Inode, dir: &Inode, name: &Dentry<Oxfs>) -> Result {
+        let id = target.data().id;
+        let sb = dir.super_block();
+        let done = stamped(dir, |time| {
+            sb.data().join(sb, |volume| volume.link(id, dir.data().id, name.name(), time))
+        })?;
+        dir.data().note(done.generation);
+        target.data().note(done.generation);
+        apply(dir, &done.value.dir);
+        apply(target, &done.value.target);
+        Ok(())
+    }
+
+    fn unlink(dir: &Inode, name: &Dentry<Oxfs>) -> Result {
+        remove(dir, name, |volume, dir, name, time| volume.unlink(dir, name, time))
+    }
+
+    fn rmdir(dir: &Inode, name: &Dentry<Oxfs>) -> Result {
+        remove(dir, name, |volume, dir, name, time| volume.rmdir(dir, name, time))
+    }
+
+    fn rename(
+        old_dir: &Inode,
+        old: &Dentry<Oxfs>,
+        new_dir: &Inode,
+        new: &Dentry<Oxfs>,
+        mode: RenameMode,
+    ) -> Result {
+        let moved = old.inode().ok_or(ENOENT)?;
+        let sb = old_dir.super_block();
+        let done = stamped(old_dir, |time| {
+            let what = Rename {
+                old_dir: old_dir.data().id,
+                old_name: old.name(),
+                new_dir: new_dir.data().id,
+                new_name: new.name(),
+                flags: match mode {
+                    RenameMode::Replace => RenameFlags::Replace,
+                    RenameMode::NoReplace => RenameFlags::NoReplace,
+                    RenameMode::Exchange => RenameFlags::Exchange,
+                },
+                time,
+            };
+            sb.data().join(sb, |volume| volume.rename(&what))
+        })?;
+        let renamed = done.value;
+        let other = new.inode().zip(renamed.replaced.map(|(_, attr)| attr));
+        let changed = [
+            Some((old_dir, renamed.old_dir)),
+            Some((new_dir, renamed.new_dir)),
+            Some((moved, renamed.moved.1)),
+            other,
+        ];
+        for (inode, attr) in changed.into_iter().flatten() {
+            inode.data().note(done.generation);
+            apply(inode, &attr);
+        }
+        Ok(())
+    }
+
+    fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
+        attr::set(inode, change)
+    }
+
+    fn getattr(inode: &Inode, stat: &mut Stat) -> Result {
+        attr::get(inode, stat)
+    }
+
+    fn flags(inode: &Inode) -> Result<FileFlags> {
+        attr::file_flags(inode)
+    }
+
+    fn set_flags(inode: &Inode, flags: &FileFlags) -> Result {
+        attr::set_file_flags(inode, flags)
+    }
+}
+
+#[vtable]
+impl InodeOperations<Oxfs> for Regular {
+    fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
+        attr::set(inode, change)
+    }
+
+    fn getattr(inode: &Inode, stat: &mut Stat) -> Result {
+        attr::get(inode, stat)
+    }
+
+    fn flags(inode: &Inode) -> Result<FileFlags> {
+        attr::file_flags(inode)
+    }
+
+    fn set_flags(inode: &Inode, flags: &FileFlags) -> Result {
+        attr::set_file_flags(inode, flags)
+    }
+
+    fn fiemap(inode: &Inode, info: &mut FiemapInfo, start: u64, len: u64) -> Result {
+        fiemap::fiemap(inode, info, start, len)
+    }
+}
+
+#[vtable]
+impl InodeOperations<Oxfs> for Symlink {
+    fn read_link(inode: &Inode, target: &mut KVVec<u8>) -> Result {
+        inode.query(|volume, id| volume.read_link(id, target))
+    }
+
+    fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
+        attr::set(inode, change)
+    }
+
+    fn getattr(inode: &Inode, stat: &mut Stat) -> Result {
+        attr::get(inode, stat)
+    }
+}
+
+#[vtable]
+impl InodeOperations<Oxfs> for Special {
+    fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
+        attr::set(inode, change)
+    }
+
+    fn getattr(inode: &Inode, stat: &mut Stat) -> Result {
+        attr::get(inode, stat)
+    }
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mounted volume: access to the engine, and when it commits.
+//!
+//! Commits start every `commit=` seconds, when much metadata is dirty, and by fsync, sync, freeze
+//! and unmount. The engine always runs in a NOFS scope: it allocates memory under its locks, and
+//! reclaim may need them.
+
+use super::errno::to_errno;
+use super::{mount, Inode, Oxfs, SuperBlock, Volume};
+use crate::engine;
+use crate::engine::types::{InodeId, SubvolId, MAX_NAME};
+use crate::vfs::super_block::{Name, StatFs, SuperOperations};
+use crate::vfs::workqueue::{Tick, Timer, WorkQueue};
+use crate::vfs::{log, nofs, seq_file::SeqFile};
+use core::fmt::Write;
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::Relaxed, Atomic};
+use kernel::sync::Arc;
+
+/// Dirty nodes that make a commit start at once: 16 MiB of them.
+const COMMIT_NODES: usize = 4096;
+/// Dirty nodes that make whoever adds to them wait for a commit: 64 MiB.
+const WAIT_NODES: usize = 16384;
+
+/// What the commit timer needs: it may run while the rest comes and goes.
+struct Core {
+    volume: Volume,
+    name: Name,
+    /// Milliseconds between commits.
+    interval: Atomic<u32>,
+}
+
+impl Tick for Core {
+    fn tick(&self) -> u32 {
+        let _scope = nofs::Scope::enter();
+        // The engine has logged what failed, and refuses changes from then on.
+        let _ = self.volume.commit();
+        self.interval.load(Relaxed)
+    }
+}
+
+/// The filesystem's data of a super block.
+pub struct State {
+    timer: Pin<KBox<Timer<Core>>>,
+    io_queue: WorkQueue,
+    core: Arc<Core>,
+}
+
+impl State {
+    /// The state of a volume that was opened.
+    pub fn new(volume: Volume, name: Name, options: &mount::Options) -> Result<Self> {
+        let interval = Atomic::new(options.commit_ms());
+        let core = Arc::new(Core { volume, name, interval }, GFP_KERNEL)?;
+        let commits = Arc::new(WorkQueue::new("oxfs-commit", &name)?, GFP_KERNEL)?;
+        let timer = Timer::new(commits, core.clone())?;
+        let io_queue = WorkQueue::new("oxfs-io", &name)?;
+        Ok(Self { timer, io_queue, core })
+    }
+
+    /// The volume, for what neither allocates nor sleeps long. Everything else goes through
+    /// [`Self::query`] and [`Self::join`].
+    pub fn volume(&self) -> &Volume {
+        &self.core.volume
+    }
+
+    /// The device's name, for the log.
+    pub fn name(&self) -> &Name {
+        &self.core.name
+    }
+
+    /// Where I/O is completed.
+    pub fn io_queue(&self) -> &WorkQueue {
+        &self.io_queue
+    }
+
+    /// Reads from the engine, or changes what only lives in memory.
+    pub fn query_raw<T>(
+        &self,
+        read: impl FnOnce(&Volume) -> engine::Result<T>,
+    ) -> engine::Result<T> {
+        let _scope = nofs::Scope::enter();
+        read(&self.core.volume)
+    }
+
+    /// [`Self::query_raw`] with an error number.
+    pub fn query<T>(&self, read: impl FnOnce(&Volume) -> engine::Result<T>) -> Result<T> {
+        self.query_raw(read).map_err(to_errno)
+    }
+
+    /// Changes the volume: one bounded step. Waits while the filesystem is frozen. Joins do not
+    /// nest, and `change` waits for nothing above the engine: no data I/O, folio, inode lock or
+    /// user memory.
+    pub fn join_raw<T>(
+        &self,
+        sb: &SuperBlock,
+        change: impl FnOnce(&Volume) -> engine::Result<T>,
+    ) -> engine::Result<T> {
+        let frozen = sb.start_intwrite();
+        let scope = nofs::Scope::enter();
+        let result = change(&self.core.volume);
+        let dirty = self.core.volume.dirty_nodes();
+        if dirty > WAIT_NODES {
+            // A failure is found, and logged, by whoever needs the commit.
+            let _ = self.core.volume.commit();
+        }
+        drop(scope);
+        drop(frozen);
+        if dirty > COMMIT_NODES {
+            self.timer.start(0);
+        }
+        result
+    }
+
+    /// [`Self::join_raw`] with an error number.
+    pub fn join<T>(
+        &self,
+        sb: &SuperBlock,
+        change: impl FnOnce(&Volume) -> engine::Result<T>,
+    ) -> Result<T> {
+        self.join_raw(sb, change).map_err(to_errno)
+    }
+
+    /// Makes everything durable.
+    pub fn commit(&self) -> Result {
+        self.query(|volume| volume.commit())
+    }
+
+    /// Takes over new options.
+    pub fn set_options(&self, options: &mount::Options) {
+        self.core.interval.store(options.commit_ms(), Relaxed);
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> mount::Options {
+        mount::Options::from_commit_ms(self.core.interval.load(Relaxed))
+    }
+
+    /// Starts to commit from time to time.
+    pub fn start_commits(&self) {
+        self.timer.start(self.core.interval.load(Relaxed));
+    }
+
+    /// Stops that, and waits for a commit that is under way.
+    pub fn stop_commits(&self) {
+        self.timer.stop();
+    }
+
+    /// Frees what files without a name, and truncations, left behind when the volume was last
+    /// used. Nothing of it is in use.
+    pub fn finish_orphans(&self, sb: &SuperBlock, subvol: SubvolId) -> Result {
+        let mut after = None;
+        let mut count = 0u64;
+        while let Some(ino) = self.query(|volume| volume.orphan_next(subvol, after))? {
+            self.finish_orphan(sb, InodeId { subvol, ino })?;
+            after = Some(ino);
+            count = count.saturating_add(1);
+        }
+        if count != 0 {
+            log::info(self.name(), format_args!("{count} deleted or cut files finished"));
+        }
+        Ok(())
+    }
+
+    /// Frees an inode that has no name, or what a truncation left behind.
+    pub fn finish_orphan(&self, sb: &SuperBlock, id: InodeId) -> Result {
+        while !self.join(sb, |volume| volume.finish_orphan(id))?.value {}
+        Ok(())
+    }
+}
+
+/// Operations of the super block.
+pub struct Operations;
+
+#[vtable]
+impl SuperOperations<Oxfs> for Operations {
+    fn write_inode(inode: &Inode, _wait: bool) -> Result {
+        super::attr::push_times(inode)
+    }
+
+    fn evict(inode: &Inode) {
+        super::inode::evict(inode);
+    }
+
+    fn put_super(sb: &SuperBlock) {
+        let state = sb.data();
+        state.stop_commits();
+        state.io_queue().flush();
+        if let Err(error) = state.query(|volume| volume.unmount()) {
+            log::error(state.name(), format_args!("the last commit failed: {error:?}"));
+        }
+    }
+
+    fn sync(sb: &SuperBlock, wait: bool) -> Result {
+        match wait {
+            true if !sb.is_read_only() => sb.data().commit(),
+            _ => Ok(()),
+        }
+    }
+
+    fn freeze(sb: &SuperBlock) -> Result {
+        let state = sb.data();
+        state.stop_commits();
+        if sb.is_read_only() {
+            return Ok(());
+        }
+        state.commit().inspect_err(|_| state.start_commits())
+    }
+
+    fn unfreeze(sb: &SuperBlock) -> Result {
+        if !sb.is_read_only() {
+            sb.data().start_commits();
+        }
+        Ok(())
+    }
+
+    fn statfs(sb: &SuperBlock) -> Result<StatFs> {
+        let stat = sb.data().volume().statfs();
+        Ok(StatFs {
+            blocks: stat.blocks,
+            free: stat.free,
+            available: stat.available,
+            // Inodes are made as needed: there is no number of them.
+            files: 0,
+            files_free: 0,
+            name_max: MAX_NAME as u32,
+        })
+    }
+
+    fn show_options(sb: &SuperBlock, out: &mut SeqFile) -> Result {
+        let options = sb.data().options();
+        if options != mount::Options::DEFAULT {
+            write!(out, ",commit={}", options.commit)?;
+        }
+        Ok(())
+    }
+
+    fn count_cached(sb: &SuperBlock) -> usize {
+        sb.data().volume().cached_nodes()
+    }
+
+    fn free_cached(sb: &SuperBlock, count: usize) -> usize {
+        sb.data().volume().shrink_cache(count)
+    }
+}
