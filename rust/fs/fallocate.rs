@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `fallocate(2)` and its ways of changing what a file's blocks are.
+
+use super::data::{self, block_after, block_of, bytes_of, BLOCK};
+use super::file::{change, check_not_pinned, drop_blocks, refresh, File};
+use super::truncate::{grow, now};
+use super::{Inode, Oxfs};
+use crate::engine::types::{FileBlock, MAX_FILE_SIZE};
+use crate::vfs::file::{mode, OpenFile};
+use crate::vfs::iomap;
+use kernel::prelude::*;
+
+/// What is wanted of a range.
+#[derive(Clone, Copy)]
+struct Range {
+    pos: u64,
+    end: u64,
+    keep_size: bool,
+}
+
+/// Changes the blocks of `len` bytes at `pos` as `flags` ([`mode`]) say.
+pub fn fallocate(file: &OpenFile<Oxfs>, flags: u32, pos: u64, len: u64) -> Result {
+    let inode = file.inode();
+    let range = Range {
+        pos,
+        end: pos
+            .checked_add(len)
+            .filter(|end| *end <= MAX_FILE_SIZE)
+            .ok_or(EFBIG)?,
+        keep_size: flags & mode::KEEP_SIZE != 0,
+    };
+    let operation: fn(&Inode, &Range) -> Result = match flags & !mode::KEEP_SIZE {
+        mode::ALLOCATE => allocate,
+        mode::PUNCH_HOLE => punch,
+        mode::ZERO_RANGE => zero,
+        mode::UNSHARE_RANGE => unshare,
+        mode::COLLAPSE_RANGE => collapse,
+        mode::INSERT_RANGE => insert,
+        _ => return Err(EOPNOTSUPP),
+    };
+    let _lock = inode.lock_exclusive();
+    check_not_pinned(inode)?;
+    inode.wait_for_direct_io();
+    file.modified()?;
+    let _mapping = inode.lock_mapping();
+    operation(inode, &range)?;
+    refresh(inode)
+}
+
+/// Grows the file to the end of the range, unless its size is to stay.
+fn extend(inode: &Inode, range: &Range) -> Result {
+    if range.keep_size {
+        return Ok(());
+    }
+    grow(inode, range.end)
+}
+
+fn check_size(inode: &Inode, range: &Range) -> Result {
+    if range.keep_size || range.end <= inode.size() {
+        return Ok(());
+    }
+    inode.check_new_size(range.end)
+}
+
+/// Gives every block of the range a place.
+fn allocate(inode: &Inode, range: &Range) -> Result {
+    check_size(inode, range)?;
+    preallocate(inode, range)?;
+    extend(inode, range)
+}
+
+fn preallocate(inode: &Inode, range: &Range) -> Result {
+    let end = block_after(range.end);
+    let mut at = block_of(range.pos);
+    while at < end {
+        let next = change(inode, |volume, id| {
+            volume.prealloc(id, FileBlock(at), end - at)
+        })?;
+        at = next.0.max(at.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// Takes away the blocks of the range; it reads as zeros.
+fn punch(inode: &Inode, range: &Range) -> Result {
+    let size = inode.size();
+    let end = if range.end >= size {
+        bytes_of(block_after(range.end))
+    } else {
+        range.end
+    };
+    let (first, last) = (block_after(range.pos), block_of(end));
+    if first > last {
+        return zero_part(inode, range.pos, end);
+    }
+    zero_part(inode, range.pos, bytes_of(first))?;
+    zero_part(inode, bytes_of(last), end)?;
+    drop_blocks(inode, first, last)?;
+    let mut at = first;
+    while at < last {
+        let next = change(inode, |volume, id| {
+            volume.punch(id, FileBlock(at), last - at)
+        })?;
+        at = next.0.max(at.saturating_add(1));
+    }
+    Ok(())
+}
+
+/// Zeros part of a block, as far as the file goes.
+fn zero_part(inode: &Inode, pos: u64, end: u64) -> Result {
+    let end = end.min(inode.size());
+    iomap::zero_range::<Oxfs, File>(inode, pos, end.saturating_sub(pos))
+}
+
+/// Has the range read as zeros without writing them.
+fn zero(inode: &Inode, range: &Range) -> Result {
+    check_size(inode, range)?;
+    punch(inode, range)?;
+    allocate(inode, range)
+}
+
+/// Gives the file blocks of its own in the range.
+fn unshare(inode: &Inode, range: &Range) -> Result {
+    check_size(inode, range)?;
+    iomap::unshare::<Oxfs, File>(inode, range.pos, range.end - range.pos)?;
+    inode.write_range(range.pos, range.end)?;
+    allocate(inode, range)
+}
+
+/// Whether the range is of whole blocks.
+fn check_whole(range: &Range) -> Result {
+    if range.keep_size || (range.pos | range.end) % BLOCK != 0 {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+/// Writes out what is behind `pos` and drops it from the page cache: it will be elsewhere.
+fn flush_behind(inode: &Inode, pos: u64) -> Result {
+    inode.write_range(pos, u64::MAX)?;
+    inode.drop_cached(pos, u64::MAX);
+    let start = block_of(pos);
+    data::forget(inode, start, u64::MAX - start)
+}
+
+/// Cuts the range out of the file; what is behind it moves there.
+fn collapse(inode: &Inode, range: &Range) -> Result {
+    check_whole(range)?;
+    let size = inode.size();
+    if range.end >= size {
+        return Err(EINVAL);
+    }
+    flush_behind(inode, range.pos)?;
+    let (start, len) = (block_of(range.pos), block_of(range.end - range.pos));
+    change(inode, |volume, id| {
+        volume.collapse(id, FileBlock(start), len)
+    })?;
+    let size = size - (range.end - range.pos);
+    inode.truncate_cached(size);
+    inode.data().file()?.set_disk_size(0);
+    let time = now(inode);
+    while !change(inode, |volume, id| volume.truncate(id, size, time))? {}
+    Ok(())
+}
+
+/// Makes room for the range; what was there moves behind it.
+fn insert(inode: &Inode, range: &Range) -> Result {
+    check_whole(range)?;
+    let len = range.end - range.pos;
+    let size = inode.size();
+    if range.pos >= size {
+        return Err(EINVAL);
+    }
+    let size = size
+        .checked_add(len)
+        .filter(|size| *size <= MAX_FILE_SIZE)
+        .ok_or(EFBIG)?;
+    inode.check_new_size(size)?;
+    flush_behind(inode, range.pos)?;
+    grow(inode, size)?;
+    inode.drop_cached(range.pos, u64::MAX);
+    let (start, len) = (block_of(range.pos), block_of(len));
+    change(inode, |volume, id| volume.insert(id, FileBlock(start), len))
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Regular files: reading, writing, syncing.
+
+use super::data::{self, BLOCK};
+use super::inode::InodeExt;
+use super::{fallocate, remap, swap, Inode, Oxfs};
+use crate::vfs::aops::{self, MappingOperations};
+use crate::vfs::direct::{self, How};
+use crate::vfs::file::{self, FileOperations, Iocb, Iter, OpenFile, Seek};
+use crate::vfs::inode_lock::{Exclusive, Shared};
+use crate::vfs::iomap;
+use crate::vfs::mmap::Mmap;
+use crate::vfs::swap::SwapInfo;
+use crate::vfs::{FileOps, MappingOps};
+use kernel::prelude::*;
+
+/// The operations of regular files.
+pub struct File;
+
+/// Those of open files.
+pub fn ops() -> FileOps<Oxfs> {
+    file::table::<Oxfs, File>()
+}
+
+/// Those of the page cache.
+pub fn mapping_ops() -> MappingOps<Oxfs> {
+    aops::table::<Oxfs, File>()
+}
+
+#[vtable]
+impl Mmap<Oxfs> for File {
+    fn may_write(inode: &Inode) -> bool {
+        inode.data().file().is_ok_and(|file| !file.is_pinned())
+    }
+}
+
+#[vtable]
+impl MappingOperations<Oxfs> for File {
+    fn swap_activate(info: &mut SwapInfo, file: &OpenFile<Oxfs>) -> Result<(u32, u64)> {
+        swap::activate(info, file)
+    }
+
+    fn swap_deactivate(file: &OpenFile<Oxfs>) {
+        swap::deactivate(file.inode());
+    }
+}
+
+#[vtable]
+impl FileOperations<Oxfs> for File {
+    fn read(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+        if !iocb.is_direct() {
+            return iocb.read_cached(iter);
+        }
+        if iter.count() == 0 {
+            return Ok(0);
+        }
+        iocb.accessed();
+        let inode = iocb.inode();
+        let _lock = inode.lock_shared();
+        direct::read::<Oxfs, File>(iocb, iter)
+    }
+
+    fn write(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+        let count = if iocb.is_direct() {
+            write_direct(iocb, iter)?
+        } else {
+            write_cached(iocb, iter)?
+        };
+        if count == 0 {
+            return Ok(0);
+        }
+        iocb.write_sync(count)
+    }
+
+    fn seek(file: &OpenFile<Oxfs>, pos: i64, what: Seek) -> Result<i64> {
+        match what {
+            Seek::Data => iomap::seek_data::<Oxfs, File>(file.inode(), pos),
+            Seek::Hole => iomap::seek_hole::<Oxfs, File>(file.inode(), pos),
+        }
+    }
+
+    fn fsync(file: &OpenFile<Oxfs>, start: i64, end: i64, data_only: bool) -> Result {
+        let inode = file.inode();
+        let data = inode.data().file()?;
+        let before = data.overwrites();
+        file.write_and_wait(start, end)?;
+        if !data_only {
+            super::attr::push_times(inode)?;
+        }
+        let last = inode.data().changed();
+        if !data.is_durable(last) {
+            inode.query(|volume, _| volume.sync_to(last))?;
+            data.set_durable(last);
+        }
+        // That transaction may have begun to commit before an overwrite ended.
+        if data.needs_flush() {
+            inode.query(|volume, _| volume.flush())?;
+            if start == 0 && end == i64::MAX {
+                data.flushed(before);
+            }
+        }
+        Ok(())
+    }
+
+    fn fallocate(file: &OpenFile<Oxfs>, mode: u32, pos: u64, len: u64) -> Result {
+        fallocate::fallocate(file, mode, pos, len)
+    }
+
+    fn remap(
+        src: &OpenFile<Oxfs>,
+        from: i64,
+        dst: &OpenFile<Oxfs>,
+        to: i64,
+        len: i64,
+        flags: u32,
+    ) -> Result<i64> {
+        remap::remap(src, from, dst, to, len, flags)
+    }
+}
+
+/// Refuses changes of a file that is becoming a swapfile, which the VFS does not know yet.
+pub fn check_not_pinned(inode: &Inode) -> Result {
+    if inode.data().file()?.is_pinned() {
+        return Err(ETXTBSY);
+    }
+    Ok(())
+}
+
+/// What has to be done under the inode's exclusive lock before a write at `iocb.pos()`.
+/// Returns how many bytes may be written.
+fn prepare_write(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    let count = iocb.check_write(iter)?;
+    if count == 0 {
+        return Ok(0);
+    }
+    let inode = iocb.inode();
+    check_not_pinned(inode)?;
+    if iocb.pos() > inode.size() {
+        inode.wait_for_direct_io();
+        let _mapping = inode.lock_mapping();
+        zero_tail(inode, iocb.pos())?;
+    }
+    iocb.modified()?;
+    Ok(count)
+}
+
+/// Before the file grows to `to`: zeros what is in its last block beyond the end, which was not
+/// part of the file and may be anything. The caller holds both locks exclusively.
+pub fn zero_tail(inode: &Inode, to: u64) -> Result {
+    let size = inode.size();
+    let rest = (BLOCK - size % BLOCK) % BLOCK;
+    iomap::zero_range::<Oxfs, File>(inode, size, rest.min(to.saturating_sub(size)))
+}
+
+/// Writes through the page cache.
+fn write_cached(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    match try_write_cached(iocb, iter) {
+        // Dirty pages over blocks of the file's own hold reservations that they will not need.
+        Err(e) if e == ENOSPC => {
+            iocb.inode().write_range(0, u64::MAX)?;
+            try_write_cached(iocb, iter)
+        }
+        result => result,
+    }
+}
+
+fn try_write_cached(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    let inode = iocb.inode();
+    let _lock = inode.lock_exclusive();
+    if prepare_write(iocb, iter)? == 0 {
+        return Ok(0);
+    }
+    iocb.write_cached::<File>(iter)
+}
+
+/// The inode's lock, as a direct write needs it.
+enum Lock<'a> {
+    Exclusive(Exclusive<'a, Oxfs>),
+    Shared(Shared<'a, Oxfs>),
+}
+
+/// Writes around the page cache, as far as that goes.
+fn write_direct(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    let written = match try_write_direct(iocb, iter) {
+        Err(e) if e == ENOTBLK => 0,
+        result => result?,
+    };
+    if iter.count() == 0 {
+        return Ok(written);
+    }
+    let cached = write_cached(iocb, iter);
+    iocb.finish_fallback(iter, written, cached)
+}
+
+/// A write of whole blocks inside the file needs the lock shared only; others could meet in a
+/// block, or move the end of the file, and go one at a time.
+fn try_write_direct(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    let inode = iocb.inode();
+    let alone = |iocb: &Iocb<Oxfs>, iter: &Iter| {
+        let count = iter.count() as u64;
+        let whole = (iocb.pos() | count) % BLOCK == 0;
+        !whole || iocb.pos().saturating_add(count) > inode.size()
+    };
+    // Taking away set-user-id needs the exclusive lock.
+    let mut lock = if !alone(iocb, iter) && inode.has_no_privileges() {
+        Lock::Shared(inode.lock_shared())
+    } else {
+        Lock::Exclusive(inode.lock_exclusive())
+    };
+    if let Lock::Shared(_) = lock {
+        if iocb.check_write(iter)? == 0 {
+            return Ok(0);
+        }
+        if alone(iocb, iter) || !inode.has_no_privileges() {
+            drop(lock);
+            lock = Lock::Exclusive(inode.lock_exclusive());
+        }
+    }
+    match lock {
+        Lock::Shared(_) => {
+            check_not_pinned(inode)?;
+            iocb.modified()?;
+        }
+        Lock::Exclusive(_) => {
+            if prepare_write(iocb, iter)? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+    let alone = alone(iocb, iter);
+    if alone {
+        inode.wait_for_direct_io();
+    } else if let Lock::Exclusive(exclusive) = lock {
+        lock = Lock::Shared(exclusive.downgrade());
+    }
+    let how = How {
+        wait: alone,
+        whole_blocks: (iocb.pos() | iter.count() as u64) % BLOCK == 0,
+    };
+    let result = direct::write::<Oxfs, File>(iocb, iter, how);
+    drop(lock);
+    result
+}
+
+/// Shows what a change of the mapping did to the attributes. The caller holds the inode's lock
+/// exclusively.
+pub fn refresh(inode: &Inode) -> Result {
+    let _blocks = inode.data().file()?.blocks();
+    let attr = inode.query(|volume, id| volume.inode(id))?;
+    super::inode::apply(inode, &attr);
+    Ok(())
+}
+
+/// One step of a change of the mapping, with everything that goes with it.
+pub fn change<T>(
+    inode: &Inode,
+    step: impl FnOnce(
+        &super::Volume,
+        crate::engine::types::InodeId,
+    ) -> crate::engine::error::Result<crate::engine::types::Done<T>>,
+) -> Result<T> {
+    let file = inode.data().file()?;
+    let _blocks = file.blocks();
+    let result = inode.join(step);
+    file.mapping_changed();
+    result
+}
+
+/// Drops the page cache of the blocks from `start` to `end` (exclusive), and what was reserved
+/// for what was dirty there. The caller holds both locks exclusively.
+pub fn drop_blocks(inode: &Inode, start: u64, end: u64) -> Result {
+    inode.drop_cached(data::bytes_of(start), data::bytes_of(end));
+    data::forget(inode, start, end.saturating_sub(start))
+}

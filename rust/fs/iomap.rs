@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What iomap is told about a file: the volume's mapping, and over it what is on its way.
+
+use super::data::{self, block_after, block_of, bytes_of, DirectPiece, FileData, State, BLOCK};
+use super::file::File;
+use super::inode::InodeExt;
+use super::{Inode, Oxfs};
+use crate::engine::types::{Backing, FileBlock, Mapping, Run};
+use crate::vfs::iomap::{Answer, Extent, Mapper, Place, Request};
+use kernel::prelude::*;
+
+/// Most blocks that one step of a buffered write reserves: what it does not use, it gives back.
+const MAX_RESERVE: u64 = 2048;
+/// Most blocks that a direct write gets at a time.
+const MAX_DIRECT: u64 = 8192;
+
+#[vtable]
+impl Mapper<Oxfs> for File {
+    fn begin(inode: &Inode, request: &Request) -> Result<Answer> {
+        let start = block_of(request.pos);
+        let len = block_after(request.pos.saturating_add(request.len)).saturating_sub(start);
+        if request.is_direct() && request.is_write() {
+            return begin_direct(inode, request, start, len.max(1));
+        }
+        if request.is_write() || request.is_zero() {
+            return begin_dirty(inode, request, start, len.clamp(1, MAX_RESERVE));
+        }
+        if request.is_report() {
+            return begin_report(inode, start, len.max(1));
+        }
+        let file = inode.data().file()?;
+        let sequence = file.sequence();
+        let mapping = map(inode, start, len.max(1))?;
+        Ok(plain(extent(&mapping, sequence)))
+    }
+
+    fn is_valid(inode: &Inode, cookie: u64) -> bool {
+        inode
+            .data()
+            .file()
+            .is_ok_and(|file| file.sequence() == cookie)
+    }
+
+    fn release(inode: &Inode, pos: u64, len: u64) {
+        let start = block_of(pos);
+        let end = block_after(pos.saturating_add(len));
+        // It fails only where memory is short: the space stays reserved until the inode goes.
+        let _ = data::release(inode, start, end.saturating_sub(start));
+    }
+}
+
+/// What the volume has at block `start`.
+pub fn map(inode: &Inode, start: u64, len: u64) -> Result<Mapping> {
+    inode.query(|volume, id| volume.map(id, FileBlock(start), len))
+}
+
+fn plain(extent: Extent) -> Answer {
+    Answer {
+        extent,
+        source: None,
+    }
+}
+
+/// A mapping in iomap's terms.
+fn extent(mapping: &Mapping, cookie: u64) -> Extent {
+    let (place, shared) = match mapping.backing {
+        Backing::Hole => (Place::Hole, false),
+        Backing::Unbacked => (Place::Unwritten(None), false),
+        Backing::Prealloc { at, shared } => (Place::Unwritten(Some(bytes_of(at.0))), shared),
+        Backing::Written { at, shared } => (Place::Mapped(bytes_of(at.0)), shared),
+    };
+    Extent {
+        start: bytes_of(mapping.start.0),
+        len: bytes_of(mapping.len),
+        place,
+        shared,
+        reserved: false,
+        uncommitted: false,
+        cookie,
+    }
+}
+
+/// For FIEMAP and seeking: dirty data in a hole is data.
+fn begin_report(inode: &Inode, start: u64, len: u64) -> Result<Answer> {
+    let file = inode.data().file()?;
+    let blocks = file.blocks();
+    let (state, len) = blocks.state(start, len);
+    let mapping = map(inode, start, len)?;
+    let mut extent = extent(&mapping, file.sequence());
+    let empty = matches!(mapping.backing, Backing::Hole | Backing::Unbacked);
+    if empty && state != State::Clean {
+        extent.place = Place::Delayed;
+    }
+    Ok(plain(extent))
+}
+
+/// For writing and zeroing in the page cache, and for making shared blocks private.
+fn begin_dirty(inode: &Inode, request: &Request, start: u64, len: u64) -> Result<Answer> {
+    let file = inode.data().file()?;
+    if let Some(answer) = without_reserving(inode, file, request, start, len)? {
+        return Ok(answer);
+    }
+    data::prepare_write(inode, start, len)?;
+    let reserved = reserve(inode, len)?;
+    let mut blocks = file.blocks();
+    let (state, len) = blocks.state(start, reserved);
+    if state == State::Dirty {
+        // A page fault was faster.
+        drop(blocks);
+        data::unreserve(inode, reserved)?;
+        return without_reserving(inode, file, request, start, len)?.ok_or(EAGAIN);
+    }
+    let delayed = map(inode, start, len).and_then(|mapping| {
+        let fresh = state == State::Clean && mapping.backing == Backing::Hole;
+        blocks
+            .delay(start, mapping.len, fresh)
+            .map_err(|_| ENOMEM)?;
+        Ok(mapping)
+    });
+    let mapping = match delayed {
+        Ok(mapping) => mapping,
+        Err(e) => {
+            data::unreserve(inode, reserved)?;
+            return Err(e);
+        }
+    };
+    let answer = delayed_answer(&mapping, true, file.sequence());
+    data::unreserve(inode, reserved - mapping.len)?;
+    Ok(answer)
+}
+
+/// The answer where nothing has to be reserved: the block is dirty already, or there is nothing
+/// to zero, or nothing to make private.
+fn without_reserving(
+    inode: &Inode,
+    file: &FileData,
+    request: &Request,
+    start: u64,
+    len: u64,
+) -> Result<Option<Answer>> {
+    let blocks = file.blocks();
+    let (state, len) = blocks.state(start, len);
+    if state == State::Dirty {
+        let mapping = map(inode, start, len)?;
+        let mut answer = delayed_answer(&mapping, false, file.sequence());
+        if request.is_unshare() {
+            // Writeback will make it private.
+            answer.extent.shared = false;
+            answer.source = None;
+        }
+        return Ok(Some(answer));
+    }
+    if !request.is_unshare() && !request.is_zero() {
+        return Ok(None);
+    }
+    let mapping = map(inode, start, len)?;
+    let nothing = match mapping.backing {
+        Backing::Written { shared, .. } => request.is_unshare() && !shared,
+        // The pages are in the cache, with data.
+        _ => state == State::Clean || request.is_unshare(),
+    };
+    let mut extent = extent(&mapping, file.sequence());
+    extent.shared &= !nothing;
+    Ok(nothing.then(|| plain(extent)))
+}
+
+/// Reserves space for up to `len` blocks; returns for how many.
+fn reserve(inode: &Inode, len: u64) -> Result<u64> {
+    match inode.query(|volume, _| volume.reserve(len)) {
+        Ok(()) => Ok(len),
+        Err(e) if e == ENOSPC && len > 1 => {
+            inode.query(|volume, _| volume.reserve(1))?;
+            Ok(1)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Dirty blocks, over what the volume has there.
+fn delayed_answer(mapping: &Mapping, reserved: bool, cookie: u64) -> Answer {
+    let source = extent(mapping, cookie);
+    let has_data = matches!(source.place, Place::Mapped(_));
+    Answer {
+        extent: Extent {
+            place: Place::Delayed,
+            shared: has_data && source.shared,
+            reserved,
+            ..source
+        },
+        source: has_data.then_some(source),
+    }
+}
+
+/// For direct writes: in place where the blocks are the file's own, else a place of its own that
+/// is mapped when the I/O has ended.
+fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Result<Answer> {
+    let file = inode.data().file()?;
+    data::prepare_write(inode, start, len)?;
+    let whole = (request.pos | request.len) % BLOCK == 0;
+    let len = {
+        let blocks = file.blocks();
+        let (state, len) = blocks.state(start, len);
+        if state != State::Clean {
+            // A store to a memory mapping came in between.
+            return Err(ENOTBLK);
+        }
+        let mapping = map(inode, start, len)?;
+        match mapping.backing {
+            Backing::Written { shared: false, .. } | Backing::Prealloc { shared: false, .. } => {
+                let mut extent = extent(&mapping, file.sequence());
+                extent.uncommitted = !file.is_durable(inode.data().changed());
+                return Ok(plain(extent));
+            }
+            _ => mapping.len.min(MAX_DIRECT),
+        }
+    };
+    if !whole {
+        return Err(ENOTBLK);
+    }
+    let run = place_direct(inode, file, request.token, start, len)?;
+    Ok(plain(Extent {
+        start: bytes_of(start),
+        len: bytes_of(run.len),
+        place: Place::Mapped(bytes_of(run.start.0)),
+        shared: true,
+        reserved: true,
+        uncommitted: true,
+        cookie: file.sequence(),
+    }))
+}
+
+/// Gets a place for a direct write.
+fn place_direct(inode: &Inode, file: &FileData, token: usize, start: u64, len: u64) -> Result<Run> {
+    let reserved = reserve(inode, len)?;
+    let run = match inode.query(|volume, id| volume.stage(id, FileBlock(start), reserved)) {
+        Ok(run) => run,
+        Err(e) => {
+            data::unreserve(inode, reserved)?;
+            return Err(e);
+        }
+    };
+    data::unreserve(inode, reserved.saturating_sub(run.len))?;
+    let piece = DirectPiece { token, start, run };
+    if file.blocks().add_direct(piece).is_err() {
+        data::unstage(inode, run)?;
+        return Err(ENOMEM);
+    }
+    Ok(run)
+}

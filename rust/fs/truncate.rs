@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changing the size of a file.
+
+use super::data::{self, block_after, BLOCK};
+use super::file::{change, check_not_pinned, refresh, zero_tail, File};
+use super::{attr, Inode, Oxfs};
+use crate::engine::types::Time;
+use crate::vfs::iomap;
+use kernel::prelude::*;
+
+/// The time of a change that is made now; the VFS has it too.
+pub fn now(inode: &Inode) -> Time {
+    attr::to_engine(inode.touch())
+}
+
+/// Sets the size of a regular file. The caller holds the inode's lock exclusively.
+pub fn set_size(inode: &Inode, size: u64) -> Result {
+    check_not_pinned(inode)?;
+    if inode.is_swapfile() {
+        // The VFS refuses shrinking only.
+        return Err(ETXTBSY);
+    }
+    inode.wait_for_direct_io();
+    let _mapping = inode.lock_mapping();
+    if size >= inode.size() {
+        grow(inode, size)
+    } else {
+        shrink(inode, size)
+    }
+}
+
+/// Makes the file `size` bytes long, or leaves it when it is longer. The caller holds both locks
+/// exclusively.
+pub fn grow(inode: &Inode, size: u64) -> Result {
+    let old = inode.size();
+    if size <= old {
+        return Ok(());
+    }
+    zero_tail(inode, size)?;
+    let time = now(inode);
+    let file = inode.data().file()?;
+    let after = change(inode, |volume, id| volume.set_size(id, size, time))?;
+    file.set_disk_size(after.size);
+    inode.set_size(size);
+    inode.size_extended(old, size);
+    Ok(())
+}
+
+/// Makes the file `size` bytes long, which is less than it is.
+fn shrink(inode: &Inode, size: u64) -> Result {
+    zero_new_tail(inode, size)?;
+    inode.truncate_cached(size);
+    let file = inode.data().file()?;
+    file.set_disk_size(0);
+    data::forget(inode, block_after(size), u64::MAX - block_after(size))?;
+    let time = now(inode);
+    while !change(inode, |volume, id| volume.truncate(id, size, time))? {}
+    refresh(inode)
+}
+
+/// Zeros what will be beyond the end in the last block. A full volume must still let files be
+/// truncated, so there it is left: reading stops at the end, and growing zeros it.
+fn zero_new_tail(inode: &Inode, size: u64) -> Result {
+    let rest = (BLOCK - size % BLOCK) % BLOCK;
+    let len = rest.min(inode.size().saturating_sub(size));
+    match iomap::zero_range::<Oxfs, File>(inode, size, len) {
+        Err(e) if e == ENOSPC => Ok(()),
+        result => result,
+    }
+}

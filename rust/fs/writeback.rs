@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where dirty data goes, and what happens to the mapping when it is there.
+//!
+//! Blocks that are the file's own are overwritten in place; others go to new places, which are
+//! mapped when the data is there: a crash shows the old content or the new.
+
+use super::data::{self, block_after, block_of, bytes_of, DirectPiece, FileData};
+use super::file::File;
+use super::inode::InodeExt;
+use super::iomap::map;
+use super::{Inode, Oxfs};
+use crate::engine::data::Written;
+use crate::engine::types::{Attr, Backing, BlockNr, FileBlock, Run};
+use crate::vfs::direct::{DirectWrite, Ended};
+use crate::vfs::iomap::{Extent, Place};
+use crate::vfs::workqueue::WorkQueue;
+use crate::vfs::writeback::{Completions, IoEnd, Writeback};
+use kernel::prelude::*;
+
+/// Most blocks that get a place at a time: 128 MiB.
+const MAX_STAGE: u64 = 32768;
+
+#[vtable]
+impl Writeback<Oxfs> for File {
+    fn map(inode: &Inode, pos: u64, len: u64) -> Result<Extent> {
+        let file = inode.data().file()?;
+        let (start, len) = (block_of(pos), block_after(len));
+        let mut blocks = file.blocks();
+        file.mapping_changed();
+        let place = choose(inode, &mut blocks, start, len)?;
+        let (place, shared, len) = match place {
+            Chosen::Nothing => (Place::Hole, false, len),
+            Chosen::InPlace { at, len } => (Place::Mapped(bytes_of(at.0)), false, len),
+            Chosen::Unwritten { at, len } => (Place::Unwritten(Some(bytes_of(at.0))), false, len),
+            Chosen::New(run) => (Place::Mapped(bytes_of(run.start.0)), true, run.len),
+        };
+        Ok(Extent {
+            start: bytes_of(start),
+            len: bytes_of(len),
+            place,
+            shared,
+            reserved: false,
+            uncommitted: false,
+            cookie: file.sequence(),
+        })
+    }
+
+    fn abandon(inode: &Inode, extent: &Extent) {
+        let (start, len) = (block_of(extent.start), block_after(extent.len));
+        if let (true, Place::Mapped(addr)) = (extent.shared, extent.place) {
+            let _ = data::unstage(inode, Run::new(BlockNr(block_of(addr)), len));
+        }
+        if let Ok(file) = inode.data().file() {
+            let mut blocks = file.blocks();
+            let _ = blocks.stop_writing(start, len);
+            blocks.settle(start, len);
+            file.mapping_changed();
+        }
+    }
+
+    fn discard(inode: &Inode, pos: u64, len: u64) {
+        // It fails only where memory is short: the space stays reserved until the inode goes.
+        let _ = data::forget(inode, block_of(pos), block_after(len));
+    }
+
+    fn submit(inode: &Inode, io: &IoEnd) -> bool {
+        let Ok(file) = inode.data().file() else {
+            return true;
+        };
+        if io.shared || io.unwritten || file.is_beyond_disk_size(io.start.saturating_add(io.len)) {
+            return true;
+        }
+        file.overwritten();
+        false
+    }
+
+    fn complete(inode: &Inode, io: &IoEnd) -> Result {
+        let file = inode.data().file()?;
+        let start = block_of(io.start);
+        let end = io.start.saturating_add(io.len);
+        let len = block_after(end).saturating_sub(start).max(1);
+        let at = BlockNr(block_of(io.addr));
+        let mut blocks = file.blocks();
+        let result = io.result.and_then(|()| {
+            let place = if io.shared {
+                Written::Staged(at)
+            } else {
+                Written::InPlace
+            };
+            finish(inode, file, start, len, place, Some(end))
+        });
+        if io.result.is_err() && io.shared {
+            let _ = data::unstage(inode, Run::new(at, len));
+        }
+        if !io.shared {
+            file.overwritten();
+        }
+        if io.shared || io.unwritten {
+            let _ = blocks.stop_writing(start, len);
+        }
+        // Not new to the file any more, even if they are dirty again.
+        blocks.settle(start, len);
+        file.mapping_changed();
+        result
+    }
+
+    fn completions(inode: &Inode) -> Option<&Completions> {
+        inode.data().file().ok().map(FileData::completions)
+    }
+
+    fn queue(inode: &Inode) -> &WorkQueue {
+        inode.super_block().data().io_queue()
+    }
+}
+
+enum Chosen {
+    /// Not dirty: truncated meanwhile.
+    Nothing,
+    /// The file's own blocks, with data.
+    InPlace { at: BlockNr, len: u64 },
+    /// The file's own blocks, never written.
+    Unwritten { at: BlockNr, len: u64 },
+    /// Staged blocks.
+    New(Run),
+}
+
+/// Chooses where dirty blocks from `start` go, for at most `len` of them, and puts them under
+/// writeback.
+fn choose(inode: &Inode, blocks: &mut data::Blocks, start: u64, len: u64) -> Result<Chosen> {
+    if let Some(run) = blocks.take_staged(start, len).map_err(|_| ENOMEM)? {
+        blocks.start_writing(start, run.len).map_err(|_| ENOMEM)?;
+        return Ok(Chosen::New(run));
+    }
+    // All that is delayed here, so that it gets one place.
+    let delayed = blocks.delayed_at(start, MAX_STAGE);
+    if delayed == 0 {
+        return Ok(Chosen::Nothing);
+    }
+    let mapping = map(inode, start, delayed)?;
+    let own = match mapping.backing {
+        Backing::Written { at, shared: false } => Some((at, true)),
+        Backing::Prealloc { at, shared: false } => Some((at, false)),
+        _ => None,
+    };
+    let count = mapping.len.min(len);
+    match own {
+        Some((at, written)) if !blocks.has_direct(start, count) => {
+            let reserved = blocks.undelay(start, count).map_err(|_| ENOMEM)?;
+            data::unreserve(inode, reserved)?;
+            if written {
+                return Ok(Chosen::InPlace { at, len: count });
+            }
+            blocks.start_writing(start, count).map_err(|_| ENOMEM)?;
+            Ok(Chosen::Unwritten { at, len: count })
+        }
+        _ => stage(inode, blocks, start, mapping.len, len),
+    }
+}
+
+/// Gives `want` delayed blocks from `start`, or the first of them, a place, and puts up to `len`
+/// under writeback.
+fn stage(
+    inode: &Inode,
+    blocks: &mut data::Blocks,
+    start: u64,
+    want: u64,
+    len: u64,
+) -> Result<Chosen> {
+    let run = inode.query(|volume, id| volume.stage(id, FileBlock(start), want))?;
+    let now = Run::new(run.start, run.len.min(len));
+    let rest = Run::new(BlockNr(run.start.0 + now.len), run.len - now.len);
+    let taken = blocks
+        .undelay(start, run.len)
+        .and_then(|_| blocks.stage(start + now.len, rest))
+        .and_then(|()| blocks.start_writing(start, now.len));
+    if taken.is_err() {
+        data::unstage(inode, run)?;
+        return Err(ENOMEM);
+    }
+    Ok(Chosen::New(now))
+}
+
+/// Enters what was written into the mapping. The caller holds the lock of the file's blocks. If
+/// this fails, some of the blocks may be mapped, so none are given back.
+fn finish(
+    inode: &Inode,
+    file: &FileData,
+    start: u64,
+    len: u64,
+    written: Written,
+    size: Option<u64>,
+) -> Result {
+    let attr: Attr =
+        inode.join(|volume, id| volume.finish_write(id, FileBlock(start), len, written, size))?;
+    file.set_disk_size(attr.size);
+    inode.set_sectors(attr.blocks.saturating_mul(8));
+    Ok(())
+}
+
+#[vtable]
+impl DirectWrite<Oxfs> for File {
+    fn ended(inode: &Inode, write: &Ended) -> Result {
+        let file = inode.data().file()?;
+        let end = write.pos.saturating_add(write.len);
+        let grows = write.len > 0 && end > inode.size();
+        if write.result.is_ok() && !write.copied && !write.unwritten && !grows {
+            // Perhaps in interrupt context.
+            file.overwritten();
+            return Ok(());
+        }
+        let mut blocks = file.blocks();
+        let mut result = write.result;
+        while let Some(piece) = blocks.take_direct(write.token) {
+            let written = if result.is_ok() { block_of(end) } else { 0 };
+            let one = finish_direct(inode, file, &piece, written);
+            result = result.and(one);
+        }
+        if !write.copied {
+            file.overwritten();
+        }
+        if result.is_ok() && write.len > 0 && (write.unwritten || grows) {
+            let start = block_of(write.pos);
+            let len = block_after(end).saturating_sub(start);
+            let size = grows.then_some(end);
+            result = finish(inode, file, start, len, Written::InPlace, size);
+        }
+        file.mapping_changed();
+        drop(blocks);
+        if result.is_ok() && grows {
+            inode.set_size(end);
+        }
+        result
+    }
+}
+
+/// Maps what a direct write has written of a piece, up to block `end`, and gives the rest back.
+fn finish_direct(inode: &Inode, file: &FileData, piece: &DirectPiece, end: u64) -> Result {
+    let written = end.saturating_sub(piece.start).min(piece.run.len);
+    let rest = Run::new(
+        BlockNr(piece.run.start.0 + written),
+        piece.run.len - written,
+    );
+    if rest.len > 0 {
+        data::unstage(inode, rest)?;
+    }
+    if written == 0 {
+        return Ok(());
+    }
+    let place = Written::Staged(piece.run.start);
+    finish(inode, file, piece.start, written, place, None)
+}

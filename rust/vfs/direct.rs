@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Direct I/O through iomap.
+//!
+//! C header: [`include/linux/iomap.h`](srctree/include/linux/iomap.h)
+
+use super::file::{Iocb, Iter};
+use super::fs_type::FileSystem;
+use super::inode::Inode;
+use super::iomap::{count_result, Mapper, Tables};
+use crate::bindings;
+use core::marker::PhantomData;
+use core::ptr;
+use kernel::prelude::*;
+
+/// A direct write whose I/O has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// What [`super::iomap::Request::token`] was for its mappings.
+    pub token: usize,
+    /// Where in the file, in bytes.
+    pub pos: u64,
+    /// How many bytes were written.
+    pub len: u64,
+    /// Whether all I/O worked.
+    pub result: Result,
+    /// Some of it went to blocks that were never written.
+    pub unwritten: bool,
+    /// Some of it went to new blocks ([`super::iomap::Extent::shared`]).
+    pub copied: bool,
+}
+
+/// A filesystem's side of direct writes.
+#[vtable]
+pub trait DirectWrite<F: FileSystem>: Mapper<F> {
+    /// The I/O has ended: map what was written, or give the blocks back.
+    ///
+    /// May be called in interrupt context, and must not sleep then, when nothing was `copied`
+    /// or `unwritten`, all I/O worked, and the write did not go beyond the end of the file.
+    fn ended(inode: &Inode<F>, write: &Ended) -> Result;
+}
+
+/// How a direct write is to be done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Return only when it is done.
+    pub wait: bool,
+    /// Split I/O at multiples of the block size only.
+    pub whole_blocks: bool,
+}
+
+struct Ops<F, T>(PhantomData<(F, T)>);
+
+impl<F: FileSystem, T: DirectWrite<F>> Ops<F, T> {
+    const TABLE: &'static bindings::iomap_dio_ops = &bindings::iomap_dio_ops {
+        end_io: Some(Self::end_io),
+        submit_io: None,
+        bio_set: ptr::null_mut(),
+    };
+
+    /// # Safety
+    ///
+    /// Called by iomap only, for a write that [`write`] began on a file of `F`.
+    unsafe extern "C" fn end_io(
+        iocb: *mut bindings::kiocb,
+        size: isize,
+        error: i32,
+        flags: u32,
+    ) -> i32 {
+        // SAFETY: By this function's contract.
+        let (inode, pos) = unsafe {
+            (
+                Inode::<F>::from_file((*iocb).ki_filp),
+                (*iocb).ki_pos as u64,
+            )
+        };
+        let write = Ended {
+            token: iocb as usize,
+            pos,
+            len: u64::try_from(size).unwrap_or(0),
+            result: kernel::error::to_result(error),
+            unwritten: flags & bindings::IOMAP_DIO_UNWRITTEN != 0,
+            copied: flags & bindings::IOMAP_DIO_COW != 0,
+        };
+        match T::ended(inode, &write) {
+            Ok(()) => 0,
+            Err(e) => e.to_errno(),
+        }
+    }
+}
+
+/// Reads into user memory without the page cache. The caller holds the inode's lock, shared.
+/// `Err(EIOCBQUEUED)`: it goes on by itself.
+pub fn read<F: FileSystem, T: Mapper<F>>(iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize> {
+    // SAFETY: Both are valid for the call that they came with.
+    count_result(unsafe {
+        bindings::iomap_dio_rw(
+            iocb.as_ptr(),
+            iter.as_ptr(),
+            Tables::<F, T>::OPS,
+            ptr::null(),
+            0,
+            ptr::null_mut(),
+            0,
+        )
+    })
+}
+
+/// Writes from user memory without the page cache. The caller holds the inode's lock.
+/// `Err(EIOCBQUEUED)`: it goes on by itself. `Err(ENOTBLK)`, or less written than asked for: the
+/// rest has to go through the page cache.
+pub fn write<F: FileSystem, T: DirectWrite<F>>(
+    iocb: &mut Iocb<F>,
+    iter: &mut Iter,
+    how: How,
+) -> Result<usize> {
+    let mut flags = 0;
+    if how.wait {
+        flags |= bindings::IOMAP_DIO_FORCE_WAIT;
+    }
+    if how.whole_blocks {
+        flags |= bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
+    }
+    // SAFETY: Both are valid for the call that they came with; the token is only compared.
+    count_result(unsafe {
+        bindings::iomap_dio_rw(
+            iocb.as_ptr(),
+            iter.as_ptr(),
+            Tables::<F, T>::OPS,
+            Ops::<F, T>::TABLE,
+            flags,
+            iocb.as_ptr().cast(),
+            0,
+        )
+    })
+}
