@@ -20,7 +20,10 @@ fn set_word(bits: &mut Block, i: usize, value: u64) {
 
 /// The mask of the bits of word `i` that are in `[from, end)`.
 fn mask(i: usize, from: usize, end: usize) -> u64 {
-    let (low, high) = (from.saturating_sub(i * 64), end.saturating_sub(i * 64).min(64));
+    let (low, high) = (
+        from.saturating_sub(i * 64),
+        end.saturating_sub(i * 64).min(64),
+    );
     if low >= high {
         return 0;
     }
@@ -60,7 +63,9 @@ pub fn ones(bits: &Block) -> u32 {
 
 /// How many of the bits `[from, end)` are set.
 pub fn ones_in(bits: &Block, from: usize, end: usize) -> u32 {
-    words(from, end).map(|i| (word(bits, i) & mask(i, from, end)).count_ones()).sum()
+    words(from, end)
+        .map(|i| (word(bits, i) & mask(i, from, end)).count_ones())
+        .sum()
 }
 
 fn next(bits: &Block, from: usize, invert: u64) -> usize {

@@ -82,7 +82,11 @@ impl<D: BlockDevice> Volume<D> {
             return Ok(None);
         }
         check_writable(&state)?;
-        let result = Txn { store: &self.store, state: &mut state }.close();
+        let result = Txn {
+            store: &self.store,
+            state: &mut state,
+        }
+        .close();
         if result.is_err() {
             state.fault = Some("a commit failed");
         }
@@ -97,7 +101,10 @@ impl<D: BlockDevice> Volume<D> {
         let mirror = super_block::write_next(dev, self.store.geometry, &mut closed.super_block)?;
         if let Some(error) = mirror {
             // The commit is durable, but its only copy must not be the last one.
-            log(format_args!("({}): mirror of the super block: {error}", dev.name()));
+            log(format_args!(
+                "({}): mirror of the super block: {error}",
+                dev.name()
+            ));
             dev.flush()?;
         }
         for (block, _) in closed.nodes.iter() {
@@ -154,21 +161,37 @@ impl<D: BlockDevice> Txn<'_, D> {
         state.committed_changes = state.changes;
         state.generation = Generation(generation.0.saturating_add(1));
         let freed = state.space.take_freed();
-        Ok(Closed { generation, nodes, bitmaps, super_block, freed })
+        Ok(Closed {
+            generation,
+            nodes,
+            bitmaps,
+            super_block,
+            freed,
+        })
     }
 
     /// Writes the changed roots of subvolumes to the forest tree.
     fn write_forest(&mut self) -> Result<()> {
         let mut from = 0;
         loop {
-            let mut rest = self.state.subvols.iter().filter(|(id, s)| **id >= from && s.dirty);
-            let Some((&id, subvol)) = rest.next() else { return Ok(()) };
+            let mut rest = self
+                .state
+                .subvols
+                .iter()
+                .filter(|(id, s)| **id >= from && s.dirty);
+            let Some((&id, subvol)) = rest.next() else {
+                return Ok(());
+            };
             let mut item = subvol.item;
             item.root = subvol.root.into();
             item.last_snapshot = subvol.last_snapshot.0.into();
             item.next_ino = subvol.next_ino.into();
             drop(rest);
-            self.put(TreeId::Forest, &Key::new(id, item_kind::FOREST, 0), item.as_bytes())?;
+            self.put(
+                TreeId::Forest,
+                &Key::new(id, item_kind::FOREST, 0),
+                item.as_bytes(),
+            )?;
             if let Some(subvol) = self.state.subvols.get_mut(&id) {
                 subvol.item = item;
                 subvol.dirty = false;
@@ -187,8 +210,13 @@ impl<D: BlockDevice> Txn<'_, D> {
             done += 1;
         }
         for i in 0..done {
-            let Some(group) = self.state.space.dirty_group(i) else { break };
-            let item = self.state.space.next_item(&self.store.uuid, group, self.state.generation);
+            let Some(group) = self.state.space.dirty_group(i) else {
+                break;
+            };
+            let item = self
+                .state
+                .space
+                .next_item(&self.store.uuid, group, self.state.generation);
             self.put_space(group, item)?;
         }
         debug_assert!(self.state.space.dirty_group(done).is_none());
@@ -196,7 +224,11 @@ impl<D: BlockDevice> Txn<'_, D> {
     }
 
     fn put_space(&mut self, group: u64, item: SpaceItem) -> Result<()> {
-        self.put(TreeId::Space, &Key::new(group, item_kind::SPACE, 0), item.as_bytes())
+        self.put(
+            TreeId::Space,
+            &Key::new(group, item_kind::SPACE, 0),
+            item.as_bytes(),
+        )
     }
 
     /// The super block of this transaction.
@@ -220,7 +252,9 @@ impl<D: BlockDevice> Txn<'_, D> {
         let mut nodes = Vec::with_room(self.state.dirty.len())?;
         let mut dirty = core::mem::replace(&mut self.state.dirty, Map::new());
         while let Some(block) = dirty.first().map(|(block, _)| block) {
-            let Some(mut data) = dirty.remove(&block) else { break };
+            let Some(mut data) = dirty.remove(&block) else {
+                break;
+            };
             node::seal(&mut data);
             let clean = new_arc(data)?;
             self.store.keep(BlockNr(block), clean.clone(), true)?;

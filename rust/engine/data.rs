@@ -47,7 +47,9 @@ impl<D: BlockDevice> View<'_, D> {
         }
         let swapped = self.extent_in(Place::swap(id), start, to)?;
         let to = match swapped {
-            Some(extent) if extent.start == start => return Ok(mapping(&extent, false, extent.len)),
+            Some(extent) if extent.start == start => {
+                return Ok(mapping(&extent, false, extent.len))
+            }
             Some(extent) => extent.start,
             None => to,
         };
@@ -63,7 +65,11 @@ impl<D: BlockDevice> View<'_, D> {
 }
 
 fn hole(start: u64, end: u64) -> Mapping {
-    Mapping { start: FileBlock(start), len: end - start, backing: Backing::Hole }
+    Mapping {
+        start: FileBlock(start),
+        len: end - start,
+        backing: Backing::Hole,
+    }
 }
 
 fn mapping(extent: &Extent, shared: bool, len: u64) -> Mapping {
@@ -73,11 +79,19 @@ fn mapping(extent: &Extent, shared: bool, len: u64) -> Mapping {
         ExtentState::Prealloc => Backing::Prealloc { at, shared },
         ExtentState::Unbacked => Backing::Unbacked,
     };
-    Mapping { start: FileBlock(extent.start), len, backing }
+    Mapping {
+        start: FileBlock(extent.start),
+        len,
+        backing,
+    }
 }
 
 fn end_of(start: FileBlock, len: u64) -> Result<u64> {
-    start.0.checked_add(len).filter(|end| *end <= MAX_FILE_BLOCKS).ok_or(Error::FileTooBig)
+    start
+        .0
+        .checked_add(len)
+        .filter(|end| *end <= MAX_FILE_BLOCKS)
+        .ok_or(Error::FileTooBig)
 }
 
 impl<D: BlockDevice> Txn<'_, D> {
@@ -103,10 +117,18 @@ impl<D: BlockDevice> Txn<'_, D> {
         let place = Place::file(id);
         let mut at = from;
         for _ in 0..budget {
-            let Some(extent) = self.view().extent_in(place, at, to)? else { return Ok(to) };
+            let Some(extent) = self.view().extent_in(place, at, to)? else {
+                return Ok(to);
+            };
             if extent.state == ExtentState::Prealloc {
                 self.cut_extent(place, extent.start, extent.end())?;
-                self.add_extent(place, Extent { state: ExtentState::Written, ..extent })?;
+                self.add_extent(
+                    place,
+                    Extent {
+                        state: ExtentState::Written,
+                        ..extent
+                    },
+                )?;
             }
             at = extent.end();
         }
@@ -139,7 +161,9 @@ impl<D: BlockDevice> Txn<'_, D> {
 
     /// The block after the one behind file block `start` - 1: where `start` goes best.
     fn goal(&mut self, id: InodeId, start: u64) -> Result<Option<u64>> {
-        let Some(before) = start.checked_sub(1) else { return Ok(None) };
+        let Some(before) = start.checked_sub(1) else {
+            return Ok(None);
+        };
         let found = self.view().extent_in(Place::file(id), before, start)?;
         Ok(found.and_then(|extent| extent.run()).map(Run::end))
     }
@@ -168,7 +192,10 @@ impl<D: BlockDevice> Volume<D> {
     /// are held in memory only: after a crash they are free.
     pub fn stage(&self, id: InodeId, start: FileBlock, want: u64) -> Result<Run> {
         let mut state = self.state.write();
-        let mut txn = Txn { store: &self.store, state: &mut state };
+        let mut txn = Txn {
+            store: &self.store,
+            state: &mut state,
+        };
         let goal = txn.goal(id, start.0)?;
         let run = txn.state.space.stage(&self.store, goal, want)?;
         txn.state.space.unreserve(run.len);
@@ -278,12 +305,21 @@ impl<D: BlockDevice> Volume<D> {
         let done = self.update(TAKES, |txn| {
             let had = txn.state.space.reserved();
             let reached = txn.back(id, start.0, want)?;
-            Ok((FileBlock(reached), had.saturating_sub(txn.state.space.reserved())))
+            Ok((
+                FileBlock(reached),
+                had.saturating_sub(txn.state.space.reserved()),
+            ))
         });
         match done {
-            Ok(Done { value: (reached, used), generation }) => {
+            Ok(Done {
+                value: (reached, used),
+                generation,
+            }) => {
                 self.unreserve(want.saturating_sub(used));
-                Ok(Done { value: reached, generation })
+                Ok(Done {
+                    value: reached,
+                    generation,
+                })
             }
             Err(error) => {
                 self.unreserve(want);
@@ -309,13 +345,22 @@ impl<D: BlockDevice> Volume<D> {
                         return Ok(true);
                     };
                     txn.cut_extent(place, extent.start, extent.end())?;
-                    txn.add_extent(place, Extent { start: extent.start - len, ..extent })?;
+                    txn.add_extent(
+                        place,
+                        Extent {
+                            start: extent.start - len,
+                            ..extent
+                        },
+                    )?;
                     from = extent.end();
                 }
                 Ok(false)
             })?;
             if done.value {
-                return Ok(Done { value: (), generation: done.generation });
+                return Ok(Done {
+                    value: (),
+                    generation: done.generation,
+                });
             }
         }
     }
@@ -341,13 +386,22 @@ impl<D: BlockDevice> Volume<D> {
                     };
                     let extent = extent.part(start.0, to);
                     txn.cut_extent(place, extent.start, extent.end())?;
-                    txn.add_extent(place, Extent { start: extent.start + len, ..extent })?;
+                    txn.add_extent(
+                        place,
+                        Extent {
+                            start: extent.start + len,
+                            ..extent
+                        },
+                    )?;
                     to = extent.start;
                 }
                 Ok(false)
             })?;
             if done.value {
-                return Ok(Done { value: (), generation: done.generation });
+                return Ok(Done {
+                    value: (),
+                    generation: done.generation,
+                });
             }
         }
     }
@@ -361,11 +415,14 @@ impl<D: BlockDevice> Volume<D> {
 impl<D: BlockDevice> View<'_, D> {
     /// The last extent of `id` that begins before file block `to`.
     fn extent_before(&self, id: InodeId, to: u64) -> Result<Option<Extent>> {
-        let Some(last) = to.checked_sub(1) else { return Ok(None) };
+        let Some(last) = to.checked_sub(1) else {
+            return Ok(None);
+        };
         let place = Place::file(id);
         let found = self.prev(place.tree, &place.key(last), |key, data| {
             let mine = *key >= place.key(0);
-            mine.then(|| extent::decode(self.store.geometry, key, data)).transpose()
+            mine.then(|| extent::decode(self.store.geometry, key, data))
+                .transpose()
         })?;
         Ok(found.flatten())
     }

@@ -61,7 +61,12 @@ impl Extent {
             ExtentState::Unbacked => BlockNr(0),
             _ => BlockNr(self.at.0.saturating_add(start - self.start)),
         };
-        Self { start, len, at, ..*self }
+        Self {
+            start,
+            len,
+            at,
+            ..*self
+        }
     }
 
     /// Whether `next` goes on where `self` ends, on the device as well, and holds the same.
@@ -101,12 +106,20 @@ pub struct Place {
 impl Place {
     /// The extents of `id` in its subvolume tree.
     pub fn file(id: InodeId) -> Self {
-        Self { tree: TreeId::Subvol(id.subvol), object: id.ino.0, kind: item_kind::EXTENT }
+        Self {
+            tree: TreeId::Subvol(id.subvol),
+            object: id.ino.0,
+            kind: item_kind::EXTENT,
+        }
     }
 
     /// The extents of `id` in the swap tree.
     pub fn swap(id: InodeId) -> Self {
-        Self { tree: TreeId::Swap, object: id.st_ino(), kind: item_kind::SWAP }
+        Self {
+            tree: TreeId::Swap,
+            object: id.st_ino(),
+            kind: item_kind::SWAP,
+        }
     }
 
     /// The key of an extent that begins at file block `start`.
@@ -157,21 +170,28 @@ impl<D: BlockDevice> View<'_, D> {
         if let Some(extent) = before.flatten().filter(|extent| extent.end() > from) {
             return Ok(Some(extent));
         }
-        self.first(place.tree, &place.key(from), &place.key(u64::MAX), |key, data| {
-            decode(geometry, key, data)
-        })
+        self.first(
+            place.tree,
+            &place.key(from),
+            &place.key(u64::MAX),
+            |key, data| decode(geometry, key, data),
+        )
     }
 
     /// The part of the first extent of `place` that overlaps `[from, to)`.
     pub fn extent_in(&self, place: Place, from: u64, to: u64) -> Result<Option<Extent>> {
         let found = self.extent(place, from)?;
-        Ok(found.filter(|extent| extent.start < to && from < to).map(|extent| extent.part(from, to)))
+        Ok(found
+            .filter(|extent| extent.start < to && from < to)
+            .map(|extent| extent.part(from, to)))
     }
 
     /// Whether the blocks of an extent of a subvolume tree have other owners, and how many of them,
     /// from its first on, are alike in that.
     pub fn extent_shared(&self, id: InodeId, extent: &Extent) -> Result<(bool, u64)> {
-        let Some(run) = extent.run() else { return Ok((false, extent.len)) };
+        let Some(run) = extent.run() else {
+            return Ok((false, extent.len));
+        };
         let (shared, alike) = self.shared(run.start, run.len)?;
         if shared || extent.generation > self.state.subvol(id.subvol)?.last_snapshot {
             return Ok((shared, alike));
@@ -184,7 +204,11 @@ impl<D: BlockDevice> View<'_, D> {
 impl<D: BlockDevice> Txn<'_, D> {
     /// Takes `[from, to)` of the extent that is there out of the tree; its blocks keep their owner.
     pub fn cut_extent(&mut self, place: Place, from: u64, to: u64) -> Result<()> {
-        let Some(old) = self.view().extent(place, from)?.filter(|old| old.start < to) else {
+        let Some(old) = self
+            .view()
+            .extent(place, from)?
+            .filter(|old| old.start < to)
+        else {
             return Ok(());
         };
         // Shorten it in place where that is possible: one item less to write.
@@ -201,7 +225,11 @@ impl<D: BlockDevice> Txn<'_, D> {
 
     /// Writes an extent item; nothing else is in its range.
     pub fn write_extent(&mut self, place: Place, extent: &Extent) -> Result<()> {
-        self.put(place.tree, &place.key(extent.start), extent.item().as_bytes())
+        self.put(
+            place.tree,
+            &place.key(extent.start),
+            extent.item().as_bytes(),
+        )
     }
 
     /// Puts an extent where nothing is, as one with the neighbours that it continues.
@@ -277,8 +305,7 @@ pub(super) fn drop_from<D: BlockDevice>(
     if !swapped {
         return Ok(false);
     }
-    let (reached, dropped) =
-        txn.drop_extents(Place::file(id), from.0, MAX_FILE_BLOCKS, budget)?;
+    let (reached, dropped) = txn.drop_extents(Place::file(id), from.0, MAX_FILE_BLOCKS, budget)?;
     txn.count_blocks(id, 0, dropped)?;
     Ok(reached >= MAX_FILE_BLOCKS)
 }

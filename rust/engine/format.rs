@@ -123,8 +123,17 @@ pub mod state {
 
 /// A pointer to a tree's root node.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct RootItem {
@@ -140,8 +149,13 @@ pub struct RootItem {
 
 /// The super block.
 #[derive(
-    Clone, Copy,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Clone,
+    Copy,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct SuperBlock {
@@ -209,8 +223,15 @@ pub struct SuperBlock {
 
 /// The head of every tree node.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct NodeHeader {
@@ -240,8 +261,15 @@ pub struct NodeHeader {
 
 /// A key on disk.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct DiskKey {
@@ -255,8 +283,15 @@ pub struct DiskKey {
 
 /// A slot of a leaf.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct LeafSlot {
@@ -272,8 +307,15 @@ pub struct LeafSlot {
 
 /// A slot of an inner node. All keys below it are `key` or more, and less than the next slot's.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct InnerSlot {
@@ -287,8 +329,15 @@ pub struct InnerSlot {
 
 /// Forest tree: a subvolume.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct ForestItem {
@@ -318,8 +367,17 @@ pub struct ForestItem {
 
 /// Space tree: a group.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct SpaceItem {
@@ -339,8 +397,15 @@ pub struct SpaceItem {
 
 /// Refs tree: a run of blocks with the same number of owners, 2 or more.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct RefsItem {
@@ -364,8 +429,17 @@ pub mod extent_state {
 
 /// A run of a file's blocks, in a subvolume tree or the swap tree.
 #[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct ExtentItem {
@@ -385,8 +459,15 @@ pub struct ExtentItem {
 
 /// A time on disk.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct DiskTime {
@@ -398,8 +479,15 @@ pub struct DiskTime {
 
 /// An inode.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct InodeItem {
@@ -437,8 +525,15 @@ pub struct InodeItem {
 
 /// A name in a directory; the name follows.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct DirentItem {
@@ -452,8 +547,15 @@ pub struct DirentItem {
 
 /// An extended attribute; the name and the value follow.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct XattrItem {
@@ -465,8 +567,15 @@ pub struct XattrItem {
 
 /// Where an inode has a name.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct ParentItem {
@@ -478,8 +587,15 @@ pub struct ParentItem {
 
 /// An inode whose content beyond `size` is to be dropped.
 #[derive(
-    Debug, Clone, Copy, Default,
-    disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout, disk::Unaligned,
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    disk::FromBytes,
+    disk::IntoBytes,
+    disk::Immutable,
+    disk::KnownLayout,
+    disk::Unaligned,
 )]
 #[repr(C)]
 pub struct OrphanItem {
@@ -513,7 +629,11 @@ impl Geometry {
     pub fn for_device(blocks: u64) -> Option<Self> {
         let rest = blocks % GROUP_BLOCKS;
         let whole = blocks - rest;
-        let blocks = if rest < MIN_GROUP_BLOCKS { whole } else { blocks };
+        let blocks = if rest < MIN_GROUP_BLOCKS {
+            whole
+        } else {
+            blocks
+        };
         Self::of_volume(blocks)
     }
 
@@ -531,7 +651,9 @@ impl Geometry {
 
     /// Blocks of `group` that exist.
     pub fn group_len(self, group: u64) -> u64 {
-        self.blocks.saturating_sub(group.saturating_mul(GROUP_BLOCKS)).min(GROUP_BLOCKS)
+        self.blocks
+            .saturating_sub(group.saturating_mul(GROUP_BLOCKS))
+            .min(GROUP_BLOCKS)
     }
 
     /// The two blocks that may hold the bitmap of `group`.
@@ -545,18 +667,29 @@ impl Geometry {
 
     /// The mirror of super block slot 0 or 1.
     pub fn mirror(self, slot: usize) -> u64 {
-        let back = if slot == 0 { SUPER_SLOTS[0] } else { SUPER_SLOTS[1] };
+        let back = if slot == 0 {
+            SUPER_SLOTS[0]
+        } else {
+            SUPER_SLOTS[1]
+        };
         self.blocks.saturating_sub(back + 1)
     }
 
     /// All four copies of the super block.
     pub fn super_copies(self) -> [u64; 4] {
-        [SUPER_SLOTS[0], SUPER_SLOTS[1], self.mirror(0), self.mirror(1)]
+        [
+            SUPER_SLOTS[0],
+            SUPER_SLOTS[1],
+            self.mirror(0),
+            self.mirror(1),
+        ]
     }
 
     /// Whether trees and files may use `[start, start + len)`: inside the volume, no fixed block.
     pub fn may_hold(self, start: u64, len: u64) -> bool {
-        let Some(end) = start.checked_add(len) else { return false };
+        let Some(end) = start.checked_add(len) else {
+            return false;
+        };
         if start <= SUPER_SLOTS[0] || end > self.blocks || len == 0 {
             return false;
         }

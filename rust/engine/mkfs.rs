@@ -50,8 +50,9 @@ pub struct Summary {
 ///
 /// `Invalid` if the device is smaller than 16 MiB or the label too long.
 pub fn format<D: BlockDevice>(dev: D, options: &MkfsOptions<'_>) -> Result<Summary> {
-    let geometry = Geometry::for_device(dev.blocks())
-        .ok_or(Error::Invalid("the device is smaller than 16 MiB, or larger than 2^50 bytes"))?;
+    let geometry = Geometry::for_device(dev.blocks()).ok_or(Error::Invalid(
+        "the device is smaller than 16 MiB, or larger than 2^50 bytes",
+    ))?;
     if options.label.len() > 255 {
         return Err(Error::Invalid("the label is longer than 255 bytes"));
     }
@@ -65,15 +66,25 @@ pub fn format<D: BlockDevice>(dev: D, options: &MkfsOptions<'_>) -> Result<Summa
     // The second commit fills the other slot.
     volume.remount(true)?;
     let space = volume.statfs();
-    Ok(Summary { blocks: geometry.blocks, groups: geometry.groups(), free: space.free })
+    Ok(Summary {
+        blocks: geometry.blocks,
+        groups: geometry.groups(),
+        free: space.free,
+    })
 }
 
 /// Removes every earlier super block, so that a crash in between leaves nothing to mount.
 fn wipe<D: BlockDevice>(dev: &D, geometry: Geometry) -> Result<()> {
     let zeros = zeroed_block()?;
-    let copies = geometry.super_copies().map(|at| Write { block: BlockNr(at), data: &zeros });
+    let copies = geometry.super_copies().map(|at| Write {
+        block: BlockNr(at),
+        data: &zeros,
+    });
     dev.write(&copies)?;
-    dev.write(&[Write { block: BlockNr(0), data: &zeros }])?;
+    dev.write(&[Write {
+        block: BlockNr(0),
+        data: &zeros,
+    }])?;
     dev.flush()
 }
 
@@ -118,8 +129,16 @@ impl<D: BlockDevice> Volume<D> {
         for tree in trees {
             let mut data = zeroed_block()?;
             let block = state.space.take_node(&self.store)?;
-            let ptr = Ptr { block, generation: state.generation };
-            let id = Identity { uuid: &self.store.uuid, ptr, tree: tree.kind(), level: 0 };
+            let ptr = Ptr {
+                block,
+                generation: state.generation,
+            };
+            let id = Identity {
+                uuid: &self.store.uuid,
+                ptr,
+                tree: tree.kind(),
+                level: 0,
+            };
             node::init(&mut data, id, tree.owner());
             state.dirty.insert(block.0, data)?;
             state.changes += 1;
@@ -134,7 +153,10 @@ impl<D: BlockDevice> Volume<D> {
                         root,
                         last_snapshot: Generation(0),
                         next_ino: FIRST_INO.0,
-                        item: ForestItem { parent: u64::MAX.into(), ..ForestItem::default() },
+                        item: ForestItem {
+                            parent: u64::MAX.into(),
+                            ..ForestItem::default()
+                        },
                         dirty: true,
                     };
                     state.subvols.insert(id.0, subvol)?;
@@ -157,7 +179,10 @@ impl<D: BlockDevice> Volume<D> {
             btime: time,
             ..Attr::default()
         };
-        let root = InodeId { subvol: SubvolId(0), ino: ROOT_INO };
+        let root = InodeId {
+            subvol: SubvolId(0),
+            ino: ROOT_INO,
+        };
         self.update(Cost::SMALL, |txn| {
             let subvol = txn.subvol_mut(root.subvol)?;
             subvol.item.uuid = options.uuid;

@@ -73,7 +73,13 @@ impl<D: BlockDevice> Volume<D> {
         if state.subvols.contains(&id.0) {
             return Ok(());
         }
-        let subvol = load_subvolume(View { store: &self.store, state: &state }, id)?;
+        let subvol = load_subvolume(
+            View {
+                store: &self.store,
+                state: &state,
+            },
+            id,
+        )?;
         state.subvols.insert(id.0, subvol)?;
         Ok(())
     }
@@ -176,7 +182,10 @@ fn load_space<D: BlockDevice>(store: &Store<D>, state: &mut State) -> Result<()>
         Ok(ControlFlow::Continue(()))
     })?;
     for (group, item) in items.iter() {
-        state.space.load_item(*group, *item).map_err(|rule| Error::corrupt(at, rule))?;
+        state
+            .space
+            .load_item(*group, *item)
+            .map_err(|rule| Error::corrupt(at, rule))?;
     }
     Ok(())
 }
@@ -184,9 +193,11 @@ fn load_space<D: BlockDevice>(store: &Store<D>, state: &mut State) -> Result<()>
 fn load_subvolume<D: BlockDevice>(view: View<'_, D>, id: SubvolId) -> Result<Subvol> {
     let at = view.state.forest.ptr.block;
     let item = view
-        .get(TreeId::Forest, &Key::new(id.0, item_kind::FOREST, 0), |data| {
-            ForestItem::read_from_bytes(data).map_err(|_| Error::corrupt(at, "forest item"))
-        })?
+        .get(
+            TreeId::Forest,
+            &Key::new(id.0, item_kind::FOREST, 0),
+            |data| ForestItem::read_from_bytes(data).map_err(|_| Error::corrupt(at, "forest item")),
+        )?
         .ok_or(Error::NotFound)?;
     if id > MAX_SUBVOL || item.next_ino.get() < FIRST_INO.0 {
         return Err(Error::corrupt(at, "forest item"));

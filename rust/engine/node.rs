@@ -45,12 +45,20 @@ impl Key {
 
     /// A key of its three parts.
     pub const fn new(object: u64, kind: u8, offset: u64) -> Self {
-        Self { object, kind, offset }
+        Self {
+            object,
+            kind,
+            offset,
+        }
     }
 
     /// The next greater key; the greatest has none.
     pub fn next(self) -> Option<Self> {
-        match (self.offset.checked_add(1), self.kind.checked_add(1), self.object.checked_add(1)) {
+        match (
+            self.offset.checked_add(1),
+            self.kind.checked_add(1),
+            self.object.checked_add(1),
+        ) {
             (Some(offset), _, _) => Some(Self { offset, ..self }),
             (None, Some(kind), _) => Some(Self::new(self.object, kind, 0)),
             (None, None, Some(object)) => Some(Self::new(object, 0, 0)),
@@ -60,7 +68,11 @@ impl Key {
 
     /// The next smaller key; the smallest has none.
     pub fn prev(self) -> Option<Self> {
-        match (self.offset.checked_sub(1), self.kind.checked_sub(1), self.object.checked_sub(1)) {
+        match (
+            self.offset.checked_sub(1),
+            self.kind.checked_sub(1),
+            self.object.checked_sub(1),
+        ) {
             (Some(offset), _, _) => Some(Self { offset, ..self }),
             (None, Some(kind), _) => Some(Self::new(self.object, kind, u64::MAX)),
             (None, None, Some(object)) => Some(Self::new(object, u8::MAX, u64::MAX)),
@@ -77,7 +89,11 @@ impl From<DiskKey> for Key {
 
 impl From<Key> for DiskKey {
     fn from(key: Key) -> Self {
-        Self { object: key.object.into(), offset: key.offset.into(), kind: key.kind }
+        Self {
+            object: key.object.into(),
+            offset: key.offset.into(),
+            kind: key.kind,
+        }
     }
 }
 
@@ -104,7 +120,9 @@ pub struct Identity<'a> {
 }
 
 fn header(block: &Block) -> NodeHeader {
-    NodeHeader::read_from_prefix(block).map(|(h, _)| h).unwrap_or_default()
+    NodeHeader::read_from_prefix(block)
+        .map(|(h, _)| h)
+        .unwrap_or_default()
 }
 
 fn header_mut(block: &mut Block) -> Option<&mut NodeHeader> {
@@ -170,16 +188,24 @@ fn inner_slots_mut(block: &mut Block) -> &mut [InnerSlot] {
 
 /// The value of slot `i` of a leaf.
 pub fn leaf_data(block: &Block, i: usize) -> &[u8] {
-    let Some(slot) = leaf_slots(block).get(i) else { return &[] };
+    let Some(slot) = leaf_slots(block).get(i) else {
+        return &[];
+    };
     let at = usize::from(slot.at.get());
-    block.get(at..at + usize::from(slot.len.get())).unwrap_or(&[])
+    block
+        .get(at..at + usize::from(slot.len.get()))
+        .unwrap_or(&[])
 }
 
 /// The value of slot `i` of a leaf, to change it in place.
 pub fn leaf_data_mut(block: &mut Block, i: usize) -> &mut [u8] {
-    let Some(slot) = leaf_slots(block).get(i).copied() else { return &mut [] };
+    let Some(slot) = leaf_slots(block).get(i).copied() else {
+        return &mut [];
+    };
     let at = usize::from(slot.at.get());
-    block.get_mut(at..at + usize::from(slot.len.get())).unwrap_or(&mut [])
+    block
+        .get_mut(at..at + usize::from(slot.len.get()))
+        .unwrap_or(&mut [])
 }
 
 /// The key of slot `i` of a leaf.
@@ -258,12 +284,18 @@ pub fn check(block: &Block, id: Identity<'_>) -> Result<()> {
         "node of another place"
     } else if head.generation.get() != id.ptr.generation.0 {
         "node of another generation"
-    } else if head.tree != id.tree || !(tree_kind::FOREST..=tree_kind::SUBVOLUME).contains(&head.tree) {
+    } else if head.tree != id.tree
+        || !(tree_kind::FOREST..=tree_kind::SUBVOLUME).contains(&head.tree)
+    {
         "node of another tree"
     } else if head.level != id.level || usize::from(head.level) >= MAX_LEVELS {
         "node of another level"
     } else {
-        let broken = if head.level == 0 { leaf_fault(block) } else { inner_fault(block) };
+        let broken = if head.level == 0 {
+            leaf_fault(block)
+        } else {
+            inner_fault(block)
+        };
         match broken {
             None => return Ok(()),
             Some(rule) => rule,
@@ -273,7 +305,9 @@ pub fn check(block: &Block, id: Identity<'_>) -> Result<()> {
 }
 
 fn ascending(mut keys: impl Iterator<Item = Key>) -> bool {
-    let Some(mut last) = keys.next() else { return true };
+    let Some(mut last) = keys.next() else {
+        return true;
+    };
     keys.all(|key| core::mem::replace(&mut last, key).cmp(&key) == Ordering::Less)
 }
 
@@ -379,9 +413,14 @@ pub fn leaf_insert(block: &mut Block, i: usize, key: Key, data: &[u8]) {
 /// Removes slot `i` of a leaf and closes the gap.
 pub fn leaf_remove(block: &mut Block, i: usize) {
     let n = count(block);
-    let Some(slot) = leaf_slots(block).get(i).copied() else { return };
-    let (at, len, start) =
-        (usize::from(slot.at.get()), usize::from(slot.len.get()), data_start(block));
+    let Some(slot) = leaf_slots(block).get(i).copied() else {
+        return;
+    };
+    let (at, len, start) = (
+        usize::from(slot.at.get()),
+        usize::from(slot.len.get()),
+        data_start(block),
+    );
     if start > at {
         return;
     }
@@ -511,5 +550,7 @@ pub fn leaf_split_point(block: &Block, i: usize, len: usize) -> (usize, bool) {
 }
 
 fn slot_size(block: &Block, i: usize) -> usize {
-    leaf_slots(block).get(i).map_or(0, |slot| item_size(usize::from(slot.len.get())))
+    leaf_slots(block)
+        .get(i)
+        .map_or(0, |slot| item_size(usize::from(slot.len.get())))
 }

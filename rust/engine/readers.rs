@@ -74,10 +74,9 @@ impl Inner {
         let mut rest = Vec::new();
         for &(epoch, run) in self.waiting.iter() {
             // What finds no memory waits for the next time.
-            if epoch >= oldest || ready.try_push(run).is_err() {
-                if rest.try_push((epoch, run)).is_err() {
-                    return Vec::new();
-                }
+            let stays = epoch >= oldest || ready.try_push(run).is_err();
+            if stays && rest.try_push((epoch, run)).is_err() {
+                return Vec::new();
             }
         }
         self.waiting = rest;

@@ -45,8 +45,16 @@ impl<D: BlockDevice> Txn<'_, D> {
         };
         let extent = extent.part(extent.start, extent.start + len);
         let copy = match extent.state {
-            ExtentState::Written => Extent { start: to, ..extent },
-            _ => Extent { start: to, state: ExtentState::Unbacked, at: BlockNr(0), ..extent },
+            ExtentState::Written => Extent {
+                start: to,
+                ..extent
+            },
+            _ => Extent {
+                start: to,
+                state: ExtentState::Unbacked,
+                at: BlockNr(0),
+                ..extent
+            },
         };
         if let Some(run) = copy.run() {
             self.share(run)?;
@@ -67,7 +75,10 @@ impl<D: BlockDevice> Volume<D> {
     /// The size of the target is the caller's to set.
     pub fn clone_range(&self, clone: &Clone) -> Result<Done<u64>> {
         let fits = |start: FileBlock| {
-            start.0.checked_add(clone.len).is_some_and(|end| end <= MAX_FILE_BLOCKS)
+            start
+                .0
+                .checked_add(clone.len)
+                .is_some_and(|end| end <= MAX_FILE_BLOCKS)
         };
         if !fits(clone.from) || !fits(clone.to) {
             return Err(Error::FileTooBig);

@@ -35,7 +35,10 @@ fn parse(key: &Key, data: &[u8]) -> Result<Shared> {
     if key.kind != item_kind::REFS || item.count.get() < 2 || !fits {
         return Err(bad());
     }
-    Ok(Shared { run, count: item.count.get() })
+    Ok(Shared {
+        run,
+        count: item.count.get(),
+    })
 }
 
 impl<D: BlockDevice> View<'_, D> {
@@ -120,7 +123,9 @@ impl<D: BlockDevice> Txn<'_, D> {
 
     /// Takes `piece`, which is inside one run, out of the refs tree.
     fn cut(&mut self, piece: Run) -> Result<()> {
-        let Some(old) = self.view().refs_at(piece.start.0)? else { return Ok(()) };
+        let Some(old) = self.view().refs_at(piece.start.0)? else {
+            return Ok(());
+        };
         self.remove(TreeId::Refs, &key(old.run.start.0))?;
         if old.run.start < piece.start {
             let left = Run::new(old.run.start, piece.start.0 - old.run.start.0);
@@ -134,13 +139,21 @@ impl<D: BlockDevice> Txn<'_, D> {
     }
 
     fn write_refs(&mut self, run: Run, count: u32) -> Result<()> {
-        let item = RefsItem { len: run.len.into(), count: count.into(), reserved: 0.into() };
+        let item = RefsItem {
+            len: run.len.into(),
+            count: count.into(),
+            reserved: 0.into(),
+        };
         self.put(TreeId::Refs, &key(run.start.0), item.as_bytes())
     }
 
     /// Puts a run into the refs tree, as one with the neighbours that have the same count.
     fn put_refs(&mut self, mut run: Run, count: u32) -> Result<()> {
-        if let Some(next) = self.view().refs_at(run.end())?.filter(|next| next.count == count) {
+        if let Some(next) = self
+            .view()
+            .refs_at(run.end())?
+            .filter(|next| next.count == count)
+        {
             self.remove(TreeId::Refs, &key(next.run.start.0))?;
             run.len += next.run.len;
         }

@@ -54,7 +54,10 @@ pub struct Space {
 }
 
 fn place(block: u64) -> (usize, usize) {
-    ((block / GROUP_BLOCKS) as usize, (block % GROUP_BLOCKS) as usize)
+    (
+        (block / GROUP_BLOCKS) as usize,
+        (block % GROUP_BLOCKS) as usize,
+    )
 }
 
 /// The bitmap of a group in which nothing is mapped yet.
@@ -66,7 +69,10 @@ pub fn empty_bitmap(geometry: Geometry, group: u64, bits: &mut Block) {
     if group == 0 {
         bitmap::set(bits, 0, SUPER_SLOTS[0] as usize);
     }
-    let fixed = geometry.bitmap_places(group).into_iter().chain(geometry.super_copies());
+    let fixed = geometry
+        .bitmap_places(group)
+        .into_iter()
+        .chain(geometry.super_copies());
     for block in fixed.filter(|block| block / GROUP_BLOCKS == group) {
         let at = (block - first) as usize;
         bitmap::set(bits, at, at + 1);
@@ -98,7 +104,13 @@ impl Space {
                 BITS as u32 - 2
             };
             free += u64::from(clear);
-            groups.try_push(Group { free: clear, longest: clear, item: None, dirty: false, bits: None })?;
+            groups.try_push(Group {
+                free: clear,
+                longest: clear,
+                item: None,
+                dirty: false,
+                bits: None,
+            })?;
         }
         Ok(Self {
             geometry,
@@ -180,7 +192,9 @@ impl Space {
 
     /// Marks a group as changed by the running transaction.
     fn touch(&mut self, index: usize) -> Result<()> {
-        let Some(entry) = self.groups.get_mut(index) else { return Ok(()) };
+        let Some(entry) = self.groups.get_mut(index) else {
+            return Ok(());
+        };
         if !entry.dirty {
             self.dirty.try_push(index as u64)?;
             entry.dirty = true;
@@ -206,7 +220,11 @@ impl Space {
         }
         // No run is long enough: the longest one. Each look makes a group's figure exact.
         loop {
-            let best = self.groups.iter().enumerate().max_by_key(|(_, g)| g.longest);
+            let best = self
+                .groups
+                .iter()
+                .enumerate()
+                .max_by_key(|(_, g)| g.longest);
             let Some((at, known)) = best.map(|(at, g)| (at, g.longest as usize)) else {
                 return Err(Error::NoSpace);
             };
@@ -229,7 +247,9 @@ impl Space {
         want: usize,
     ) -> Result<(usize, usize)> {
         let group = self.load(store, index)?;
-        let Some(bits) = &group.bits else { return Ok((0, 0)) };
+        let Some(bits) = &group.bits else {
+            return Ok((0, 0));
+        };
         let found = bitmap::find_clear(&bits.busy, from, want);
         if from == 0 && found.1 < want {
             group.longest = found.1 as u32;
@@ -238,7 +258,12 @@ impl Space {
     }
 
     fn claim(&mut self, index: usize, start: usize, len: usize) -> Result<Run> {
-        let Some(Group { bits: Some(bits), free, .. }) = self.groups.get_mut(index) else {
+        let Some(Group {
+            bits: Some(bits),
+            free,
+            ..
+        }) = self.groups.get_mut(index)
+        else {
             return Err(Error::NoSpace);
         };
         let taken = bitmap::set(&mut bits.busy, start, start + len);
@@ -281,8 +306,14 @@ impl Space {
     pub fn map(&mut self, run: Run) -> Result<()> {
         let (index, at) = place(run.start.0);
         self.touch(index)?;
-        let Some(Group { bits: Some(bits), .. }) = self.groups.get_mut(index) else {
-            return Err(Error::corrupt(run.start, "mapped block of a group that is not loaded"));
+        let Some(Group {
+            bits: Some(bits), ..
+        }) = self.groups.get_mut(index)
+        else {
+            return Err(Error::corrupt(
+                run.start,
+                "mapped block of a group that is not loaded",
+            ));
         };
         let changed = bitmap::set(&mut bits.mapped, at, at + run.len as usize);
         if u64::from(changed) != run.len {
@@ -314,7 +345,10 @@ impl Space {
         let (index, at) = place(run.start.0);
         self.load(store, index)?;
         self.touch(index)?;
-        let Some(Group { bits: Some(bits), .. }) = self.groups.get_mut(index) else {
+        let Some(Group {
+            bits: Some(bits), ..
+        }) = self.groups.get_mut(index)
+        else {
             return Err(Error::NoSpace);
         };
         let end = at + run.len as usize;
@@ -327,7 +361,7 @@ impl Space {
 
     /// What the running transaction freed so far, taken out.
     pub fn take_freed(&mut self) -> Vec<Run> {
-        core::mem::replace(&mut self.freed, Vec::new())
+        core::mem::take(&mut self.freed)
     }
 
     /// Makes blocks available that were unmapped in a transaction that is durable now.
@@ -338,7 +372,13 @@ impl Space {
 
     fn make_free(&mut self, run: Run) {
         let (index, at) = place(run.start.0);
-        let Some(Group { bits: Some(bits), free, longest, .. }) = self.groups.get_mut(index) else {
+        let Some(Group {
+            bits: Some(bits),
+            free,
+            longest,
+            ..
+        }) = self.groups.get_mut(index)
+        else {
             return;
         };
         let changed = bitmap::clear(&mut bits.busy, at, at + run.len as usize);
@@ -354,8 +394,12 @@ impl Space {
 
     /// What the space tree must say about a dirty group when `generation` is durable.
     pub fn next_item(&self, uuid: &[u8; 16], group: u64, generation: Generation) -> SpaceItem {
-        let Some(entry) = self.groups.get(group as usize) else { return SpaceItem::default() };
-        let Some(bits) = &entry.bits else { return SpaceItem::default() };
+        let Some(entry) = self.groups.get(group as usize) else {
+            return SpaceItem::default();
+        };
+        let Some(bits) = &entry.bits else {
+            return SpaceItem::default();
+        };
         let place = entry.item.map_or(0, |item| 1 - item.place.min(1));
         let block = self.geometry.bitmap_places(group)[usize::from(place)];
         let free = BITS as u32 - bitmap::ones(&bits.mapped);
@@ -370,11 +414,17 @@ impl Space {
     }
 
     /// Ends the transaction: a copy of the bitmap of each dirty group, with its place.
-    pub fn close(&mut self, uuid: &[u8; 16], generation: Generation) -> Result<Vec<(BlockNr, Box<Block>)>> {
+    pub fn close(
+        &mut self,
+        uuid: &[u8; 16],
+        generation: Generation,
+    ) -> Result<Vec<(BlockNr, Box<Block>)>> {
         let mut copies = Vec::with_room(self.dirty.len())?;
         for &group in self.dirty.iter() {
             let item = self.next_item(uuid, group, generation);
-            let Some(entry) = self.groups.get(group as usize) else { continue };
+            let Some(entry) = self.groups.get(group as usize) else {
+                continue;
+            };
             let Some(bits) = &entry.bits else { continue };
             let mut copy = zeroed_block()?;
             copy.copy_from_slice(&bits.mapped[..]);
@@ -382,7 +432,9 @@ impl Space {
             copies.try_push((BlockNr(block), copy))?;
         }
         for i in 0..self.dirty.len() {
-            let Some(group) = self.dirty.get(i).copied() else { continue };
+            let Some(group) = self.dirty.get(i).copied() else {
+                continue;
+            };
             let item = self.next_item(uuid, group, generation);
             if let Some(entry) = self.groups.get_mut(group as usize) {
                 entry.item = Some(item);
@@ -395,9 +447,8 @@ impl Space {
 
     /// Drops the bitmaps of up to `want` groups in which nothing is pending; how many went.
     pub fn shrink(&mut self, want: usize) -> usize {
-        let idle = |g: &Group| {
-            !g.dirty && g.bits.as_ref().is_some_and(|b| b.busy[..] == b.mapped[..])
-        };
+        let idle =
+            |g: &Group| !g.dirty && g.bits.as_ref().is_some_and(|b| b.busy[..] == b.mapped[..]);
         let mut dropped = 0;
         for group in self.groups.iter_mut() {
             if dropped < want && idle(group) {
@@ -419,7 +470,9 @@ impl Space {
     ) -> Result<Option<Run>> {
         let index = group as usize;
         let entry = self.load(store, index)?;
-        let Some(bits) = &entry.bits else { return Ok(None) };
+        let Some(bits) = &entry.bits else {
+            return Ok(None);
+        };
         let (start, len) = bitmap::find_clear(&bits.busy, from, min);
         if len < min.max(1) {
             return Ok(None);
@@ -448,7 +501,11 @@ fn read_bitmap<D: BlockDevice>(
     }
     let mut fixed = zeroed_block()?;
     empty_bitmap(store.geometry, group, &mut fixed);
-    if fixed.iter().zip(bits.iter()).any(|(fixed, bits)| fixed & !bits != 0) {
+    if fixed
+        .iter()
+        .zip(bits.iter())
+        .any(|(fixed, bits)| fixed & !bits != 0)
+    {
         return Err(Error::corrupt(BlockNr(block), "fixed block that is free"));
     }
     Ok(())

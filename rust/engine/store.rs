@@ -39,10 +39,15 @@ impl Cache {
             if evicted >= want {
                 break;
             }
-            let next = self.nodes.at_or_after(&self.hand).or_else(|| self.nodes.first());
+            let next = self
+                .nodes
+                .at_or_after(&self.hand)
+                .or_else(|| self.nodes.first());
             let Some((block, _)) = next else { break };
             self.hand = block.saturating_add(1);
-            let Some(entry) = self.nodes.get_mut(&block) else { break };
+            let Some(entry) = self.nodes.get_mut(&block) else {
+                break;
+            };
             if !entry.used && !entry.pinned {
                 self.nodes.remove(&block);
                 evicted += 1;
@@ -68,7 +73,12 @@ pub struct Store<D> {
 impl<D: BlockDevice> Store<D> {
     /// A store of a device whose super block was read.
     pub fn new(dev: D, geometry: Geometry, uuid: [u8; 16]) -> Result<Self> {
-        Ok(Self { dev, geometry, uuid, cache: mutex!(Cache::default(), "oxfs node cache")? })
+        Ok(Self {
+            dev,
+            geometry,
+            uuid,
+            cache: mutex!(Cache::default(), "oxfs node cache")?,
+        })
     }
 
     /// The node that `id` expects.
@@ -101,7 +111,14 @@ impl<D: BlockDevice> Store<D> {
         if cache.nodes.len() >= CACHE_NODES {
             cache.evict(64);
         }
-        cache.nodes.insert(block.0, Entry { node, used: true, pinned })?;
+        cache.nodes.insert(
+            block.0,
+            Entry {
+                node,
+                used: true,
+                pinned,
+            },
+        )?;
         Ok(())
     }
 

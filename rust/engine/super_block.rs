@@ -52,12 +52,22 @@ fn check(block: &Block, device_blocks: u64, read_only: bool) -> Result<Geometry>
     if sb.checksum != CHECKSUM_CRC32C || sb.devices.get() != 1 || sb.device.get() != 0 {
         return Err(Error::Unsupported("checksum type or number of devices"));
     }
-    let shifts = (u32::from(sb.block_shift), u32::from(sb.node_shift), sb.group_shift);
-    if shifts != (BLOCK_SHIFT, BLOCK_SHIFT, GROUP_BLOCKS.trailing_zeros() as u8) {
+    let shifts = (
+        u32::from(sb.block_shift),
+        u32::from(sb.node_shift),
+        sb.group_shift,
+    );
+    if shifts
+        != (
+            BLOCK_SHIFT,
+            BLOCK_SHIFT,
+            GROUP_BLOCKS.trailing_zeros() as u8,
+        )
+    {
         return Err(Error::Unsupported("block, node or group size"));
     }
-    let geometry = Geometry::of_volume(sb.blocks.get())
-        .ok_or(Error::corrupt(at, "size of the volume"))?;
+    let geometry =
+        Geometry::of_volume(sb.blocks.get()).ok_or(Error::corrupt(at, "size of the volume"))?;
     if geometry.blocks > device_blocks {
         return Err(Error::Invalid("the device is smaller than the volume"));
     }
@@ -89,7 +99,9 @@ pub fn read_newest<D: BlockDevice>(dev: &D, read_only: bool) -> Result<(Box<Bloc
             return Ok(());
         }
         let generation = |b: &Block| parse(b).map_or(0, |sb| sb.generation.get());
-        let newer = newest.as_ref().is_none_or(|b| generation(b) < generation(&block));
+        let newer = newest
+            .as_ref()
+            .is_none_or(|b| generation(b) < generation(&block));
         if is_whole(&block, at) && newer {
             *newest = Some(block);
         }
@@ -100,7 +112,10 @@ pub fn read_newest<D: BlockDevice>(dev: &D, read_only: bool) -> Result<(Box<Bloc
             consider(at, &mut newest)?;
         }
     }
-    let told = newest.as_ref().and_then(|b| parse(b).ok()).map(|sb| sb.blocks.get());
+    let told = newest
+        .as_ref()
+        .and_then(|b| parse(b).ok())
+        .map(|sb| sb.blocks.get());
     let geometry = match told {
         Some(blocks) => Geometry::of_volume(blocks).filter(|g| g.blocks <= dev.blocks()),
         None => Geometry::for_device(dev.blocks()),
@@ -128,10 +143,18 @@ pub fn write_next<D: BlockDevice>(
     let in_a = last == SUPER_SLOTS[0] || last == geometry.mirror(0);
     let slot = usize::from(in_a);
     seal(block, SUPER_SLOTS[slot])?;
-    dev.write_durable(Write { block: BlockNr(SUPER_SLOTS[slot]), data: block })?;
+    dev.write_durable(Write {
+        block: BlockNr(SUPER_SLOTS[slot]),
+        data: block,
+    })?;
     let mut copy = zeroed_block()?;
     copy.copy_from_slice(block);
     let mirror = geometry.mirror(slot);
     seal(&mut copy, mirror)?;
-    Ok(dev.write_durable(Write { block: BlockNr(mirror), data: &copy }).err())
+    Ok(dev
+        .write_durable(Write {
+            block: BlockNr(mirror),
+            data: &copy,
+        })
+        .err())
 }

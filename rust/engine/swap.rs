@@ -83,7 +83,11 @@ pub(super) fn drop_from<D: BlockDevice>(
 impl<D: BlockDevice> Txn<'_, D> {
     fn set_swap_flag(&mut self, id: InodeId, set: bool) -> Result<()> {
         let mut attr = inode::load(self.view(), id)?;
-        let flags = if set { attr.flags | INODE_SWAP } else { attr.flags & !INODE_SWAP };
+        let flags = if set {
+            attr.flags | INODE_SWAP
+        } else {
+            attr.flags & !INODE_SWAP
+        };
         if flags == attr.flags {
             return Ok(());
         }
@@ -125,11 +129,21 @@ impl<D: BlockDevice> Txn<'_, D> {
         self.cut_extent(file, from, to)?;
         let generation = self.state.generation;
         let state = ExtentState::Prealloc;
-        let extent = Extent { start: from, len, at, generation, state };
+        let extent = Extent {
+            start: from,
+            len,
+            at,
+            generation,
+            state,
+        };
         self.add_extent(swap, extent)?;
         self.add_extent(
             file,
-            Extent { at: BlockNr(0), state: ExtentState::Unbacked, ..extent },
+            Extent {
+                at: BlockNr(0),
+                state: ExtentState::Unbacked,
+                ..extent
+            },
         )?;
         work.report.kept_blocks += len;
         Ok(to)
@@ -156,7 +170,16 @@ impl<D: BlockDevice> Txn<'_, D> {
         self.state.space.map(part)?;
         let generation = self.state.generation;
         let state = ExtentState::Prealloc;
-        self.add_extent(swap, Extent { start: from, len: part.len, at: part.start, generation, state })?;
+        self.add_extent(
+            swap,
+            Extent {
+                start: from,
+                len: part.len,
+                at: part.start,
+                generation,
+                state,
+            },
+        )?;
         self.promise(work.id, from, reached)?;
         self.count_blocks(work.id, part.len, dropped)?;
         Ok(reached)
@@ -261,7 +284,14 @@ impl<D: BlockDevice> Volume<D> {
             Err(error) => return Err(error),
         };
         let report = Activation::default();
-        let mut work = Work { id, pages, reserved, whole, pool: None, report };
+        let mut work = Work {
+            id,
+            pages,
+            reserved,
+            whole,
+            pool: None,
+            report,
+        };
         let result = self.make_private(&mut work, header);
         if let Some(pool) = work.pool {
             self.unstage(pool);
@@ -297,7 +327,9 @@ impl<D: BlockDevice> Volume<D> {
                 Ok(core::ops::ControlFlow::Break(()))
             })
         })?;
-        let Some(victim) = victim else { return Ok(false) };
+        let Some(victim) = victim else {
+            return Ok(false);
+        };
         log(format_args!(
             "({}): swapfile {victim} is not active and gives its blocks to {except}",
             self.store.dev.name()
@@ -332,9 +364,14 @@ impl<D: BlockDevice> Volume<D> {
         if self.query(|view| view.extent_in(swap, 0, 1))?.is_some() {
             return Ok(());
         }
-        let run = self.update(Cost::SMALL, |txn| txn.stage_swap(work, None, 1))?.value;
+        let run = self
+            .update(Cost::SMALL, |txn| txn.stage_swap(work, None, 1))?
+            .value;
         let block = run.start;
-        if let Err(error) = self.store.dev.write(&[Write { block, data: header }]) {
+        if let Err(error) = self.store.dev.write(&[Write {
+            block,
+            data: header,
+        }]) {
             self.unstage(run);
             return Err(error);
         }
@@ -344,7 +381,16 @@ impl<D: BlockDevice> Volume<D> {
             txn.set_swap_flag(id, true)?;
             let generation = txn.state.generation;
             let state = ExtentState::Written;
-            txn.write_extent(swap, &Extent { start: 0, len: 1, at: block, generation, state })
+            txn.write_extent(
+                swap,
+                &Extent {
+                    start: 0,
+                    len: 1,
+                    at: block,
+                    generation,
+                    state,
+                },
+            )
         })?;
         Ok(())
     }
@@ -359,11 +405,14 @@ impl<D: BlockDevice> Volume<D> {
         let run = if one_run || !work.whole {
             None
         } else {
-            self.update(Cost::SMALL, |txn| txn.stage_chunk(work, chunk.len()))?.value
+            self.update(Cost::SMALL, |txn| txn.stage_chunk(work, chunk.pages()))?
+                .value
         };
-        let Some(run) = run else { return self.private_pieces(work, chunk) };
+        let Some(run) = run else {
+            return self.private_pieces(work, chunk);
+        };
         work.report.new_blocks += survey.foreign;
-        work.report.moved_blocks += chunk.len() - survey.foreign;
+        work.report.moved_blocks += chunk.pages() - survey.foreign;
         self.back_all(work, run, chunk.start)?;
         Ok(chunk.end)
     }
@@ -374,7 +423,9 @@ impl<D: BlockDevice> Volume<D> {
         while at < from + run.len {
             let used = at - from;
             let rest = Run::new(BlockNr(run.start.0 + used), run.len - used);
-            match self.update(Cost::items(STEP, true), |txn| txn.back_piece(work, rest, at)) {
+            match self.update(Cost::items(STEP, true), |txn| {
+                txn.back_piece(work, rest, at)
+            }) {
                 Ok(done) => at = done.value,
                 Err(error) => {
                     self.unstage(rest);
@@ -394,12 +445,14 @@ impl<D: BlockDevice> Volume<D> {
                 Piece::Private(_) => end,
                 Piece::Own(block) => {
                     let cost = Cost::items(2, true);
-                    self.update(cost, |txn| txn.keep_piece(work, block, at, end))?.value
+                    self.update(cost, |txn| txn.keep_piece(work, block, at, end))?
+                        .value
                 }
                 Piece::Foreign => {
                     let want = end - at;
-                    let run =
-                        self.update(Cost::SMALL, |txn| txn.stage_swap(work, None, want))?.value;
+                    let run = self
+                        .update(Cost::SMALL, |txn| txn.stage_swap(work, None, want))?
+                        .value;
                     work.report.new_blocks += run.len;
                     self.back_all(work, run, at)?;
                     at + run.len
@@ -415,7 +468,9 @@ impl<D: BlockDevice> Volume<D> {
     pub fn swap_run(&self, id: InodeId, page: u64, pages: u64) -> Result<Option<SwapRun>> {
         self.query(|view| {
             let place = Place::swap(id);
-            let Some(first) = view.extent_in(place, page, pages)? else { return Ok(None) };
+            let Some(first) = view.extent_in(place, page, pages)? else {
+                return Ok(None);
+            };
             if first.start != page {
                 return Err(Error::corrupt(first.at, "gap in a swapfile's runs"));
             }
@@ -441,7 +496,10 @@ impl<D: BlockDevice> Volume<D> {
     pub fn restore_swap(&self, id: InodeId) -> Result<()> {
         while self.inode(id)?.flags & INODE_SWAP != 0 {
             self.check_not_swapping(id)?;
-            if self.update(Cost::items(STEP, true), |txn| txn.restore_step(id))?.value {
+            if self
+                .update(Cost::items(STEP, true), |txn| txn.restore_step(id))?
+                .value
+            {
                 break;
             }
         }
@@ -452,7 +510,12 @@ impl<D: BlockDevice> Volume<D> {
     /// a private range back, or, for the header page alone, drops the private copy of that.
     pub fn prepare_write(&self, id: InodeId, start: FileBlock, len: u64) -> Result<Done<()>> {
         if self.inode(id)?.flags & INODE_SWAP == 0 {
-            return self.query(|view| Ok(Done { value: (), generation: view.state.durable }));
+            return self.query(|view| {
+                Ok(Done {
+                    value: (),
+                    generation: view.state.durable,
+                })
+            });
         }
         if start.0.saturating_add(len) > 1 {
             self.restore_swap(id)?;
@@ -466,7 +529,10 @@ impl<D: BlockDevice> Volume<D> {
     /// The first active swapfile of a subvolume, or of any.
     pub fn active_swapfile(&self, of: Option<super::types::SubvolId>) -> Option<InodeId> {
         let state = self.state.read();
-        let mut files = state.swapping.iter().map(|(st_ino, _)| InodeId::from_st_ino(*st_ino));
+        let mut files = state
+            .swapping
+            .iter()
+            .map(|(st_ino, _)| InodeId::from_st_ino(*st_ino));
         files.find(|id| of.is_none_or(|subvol| id.subvol == subvol))
     }
 
@@ -479,7 +545,11 @@ impl<D: BlockDevice> Volume<D> {
             let chunk = Chunk::of(at, pages);
             let survey = self.query(|view| view.survey(id, chunk))?;
             if !survey.private {
-                let whole = if survey.foreign == 0 && survey.runs == 1 { 0 } else { chunk.len() };
+                let whole = if survey.foreign == 0 && survey.runs == 1 {
+                    0
+                } else {
+                    chunk.pages()
+                };
                 need.add(whole, survey.foreign);
             }
             at = chunk.end;
@@ -510,6 +580,13 @@ impl<D: BlockDevice> View<'_, D> {
         }
         let (shared, alike) = self.extent_shared(id, &extent)?;
         let end = at + alike.min(extent.len);
-        Ok((if shared { Piece::Foreign } else { Piece::Own(extent.at) }, end))
+        Ok((
+            if shared {
+                Piece::Foreign
+            } else {
+                Piece::Own(extent.at)
+            },
+            end,
+        ))
     }
 }

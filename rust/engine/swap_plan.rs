@@ -19,12 +19,14 @@ pub struct Chunk {
 impl Chunk {
     /// The rest, from page `at` on, of the chunk that it is in, in a file of `pages` pages.
     pub fn of(at: u64, pages: u64) -> Self {
-        let end = (at / CHUNK_BLOCKS + 1).saturating_mul(CHUNK_BLOCKS).min(pages);
+        let end = (at / CHUNK_BLOCKS + 1)
+            .saturating_mul(CHUNK_BLOCKS)
+            .min(pages);
         Self { start: at, end }
     }
 
     /// Number of pages.
-    pub fn len(self) -> u64 {
+    pub fn pages(self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 }
@@ -73,7 +75,10 @@ impl Need {
 impl<D: BlockDevice> View<'_, D> {
     /// Looks at a chunk of a file that is to be a swapfile.
     pub(super) fn survey(&self, id: InodeId, chunk: Chunk) -> Result<Survey> {
-        let mut survey = Survey { private: true, ..Survey::default() };
+        let mut survey = Survey {
+            private: true,
+            ..Survey::default()
+        };
         let (mut at, mut next) = (chunk.start, None);
         while at < chunk.end {
             let (piece, end) = self.swap_piece(id, at, chunk.end)?;

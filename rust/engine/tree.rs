@@ -96,7 +96,10 @@ pub struct Bounds {
 
 impl Bounds {
     /// A root's.
-    pub const ALL: Self = Self { lower: Key::MIN, upper: None };
+    pub const ALL: Self = Self {
+        lower: Key::MIN,
+        upper: None,
+    };
 
     /// Those of child `i` of `parent`, whose own are `self`.
     pub fn of_child(self, parent: &Block, i: usize) -> Self {
@@ -169,7 +172,12 @@ impl<'a, D: BlockDevice> View<'a, D> {
                 false => Err(Error::corrupt(ptr.block, "node with two identities")),
             };
         }
-        let id = Identity { uuid: &self.store.uuid, ptr, tree: tree.kind(), level };
+        let id = Identity {
+            uuid: &self.store.uuid,
+            ptr,
+            tree: tree.kind(),
+            level,
+        };
         self.store.node(id).map(NodeRef::Clean)
     }
 
@@ -226,7 +234,9 @@ impl<'a, D: BlockDevice> View<'a, D> {
             let (leaf, bounds) = self.leaf(tree, &at)?;
             let first = node::leaf_search(&leaf, &at).unwrap_or_else(|i| i);
             for i in first..node::count(&leaf) {
-                let Some(key) = node::leaf_key(&leaf, i) else { break };
+                let Some(key) = node::leaf_key(&leaf, i) else {
+                    break;
+                };
                 if key > *to || visit(&key, node::leaf_data(&leaf, i))?.is_break() {
                     return Ok(());
                 }
@@ -292,7 +302,9 @@ impl<'a, D: BlockDevice> View<'a, D> {
             }
             let node = self.node(tree, ptr, level)?;
             let i = node::child_search(&node, key);
-            let Some((_, next)) = node::child(&node, i) else { return Ok(false) };
+            let Some((_, next)) = node::child(&node, i) else {
+                return Ok(false);
+            };
             bounds = bounds.of_child(&node, i);
             (ptr, level) = (next, level - 1);
             self.child(tree, ptr, level, bounds)?;
@@ -301,7 +313,9 @@ impl<'a, D: BlockDevice> View<'a, D> {
 
     /// Whether a node belongs to another tree as well.
     pub fn node_shared(&self, tree: TreeId, ptr: Ptr) -> Result<bool> {
-        let TreeId::Subvol(id) = tree else { return Ok(false) };
+        let TreeId::Subvol(id) = tree else {
+            return Ok(false);
+        };
         if ptr.generation > self.state.subvol(id)?.last_snapshot {
             return Ok(false);
         }

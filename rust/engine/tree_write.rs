@@ -46,10 +46,13 @@ fn lost() -> Error {
     Error::corrupt(BlockNr(0), "changed node is not in memory")
 }
 
-impl<'a, D: BlockDevice> Txn<'a, D> {
+impl<D: BlockDevice> Txn<'_, D> {
     /// The same volume, to read.
     pub fn view(&self) -> View<'_, D> {
-        View { store: self.store, state: self.state }
+        View {
+            store: self.store,
+            state: self.state,
+        }
     }
 
     /// A subvolume, to change.
@@ -72,16 +75,27 @@ impl<'a, D: BlockDevice> Txn<'a, D> {
     }
 
     fn dirty(&self, block: BlockNr) -> Result<&Block> {
-        self.state.dirty.get(&block.0).map(|b| &**b).ok_or_else(lost)
+        self.state
+            .dirty
+            .get(&block.0)
+            .map(|b| &**b)
+            .ok_or_else(lost)
     }
 
     fn dirty_mut(&mut self, block: BlockNr) -> Result<&mut Block> {
         self.state.changes += 1;
-        self.state.dirty.get_mut(&block.0).map(|b| &mut **b).ok_or_else(lost)
+        self.state
+            .dirty
+            .get_mut(&block.0)
+            .map(|b| &mut **b)
+            .ok_or_else(lost)
     }
 
     fn ptr(&self, block: BlockNr) -> Ptr {
-        Ptr { block, generation: self.state.generation }
+        Ptr {
+            block,
+            generation: self.state.generation,
+        }
     }
 
     /// An empty node of the transaction.
@@ -90,7 +104,12 @@ impl<'a, D: BlockDevice> Txn<'a, D> {
         self.state.changes += 1;
         let block = self.state.space.take_node(self.store)?;
         let ptr = self.ptr(block);
-        let id = Identity { uuid: &self.store.uuid, ptr, tree: tree.kind(), level };
+        let id = Identity {
+            uuid: &self.store.uuid,
+            ptr,
+            tree: tree.kind(),
+            level,
+        };
         node::init(&mut data, id, tree.owner());
         // A block that was freed and taken again must not show its earlier content.
         self.store.forget(ptr.block);
@@ -201,7 +220,13 @@ impl<'a, D: BlockDevice> Txn<'a, D> {
         let root = self.state.root(tree)?;
         let mut at = self.own(tree, root.ptr, root.level, None)?;
         if at != root.ptr {
-            self.set_root(tree, Root { ptr: at, level: root.level })?;
+            self.set_root(
+                tree,
+                Root {
+                    ptr: at,
+                    level: root.level,
+                },
+            )?;
         }
         let mut level = root.level;
         if insert && level > 0 && !node::inner_fits(self.dirty(at.block)?) {
@@ -209,7 +234,11 @@ impl<'a, D: BlockDevice> Txn<'a, D> {
             level += 1;
             self.split_inner(tree, at.block, 0)?;
         }
-        let mut path = Path { inner: [(BlockNr(0), 0); MAX_LEVELS], depth: 0, leaf: at.block };
+        let mut path = Path {
+            inner: [(BlockNr(0), 0); MAX_LEVELS],
+            depth: 0,
+            leaf: at.block,
+        };
         let mut bounds = Bounds::ALL;
         while level > 0 {
             let mut slot = node::child_search(self.dirty(at.block)?, key);
@@ -297,8 +326,7 @@ impl<'a, D: BlockDevice> Txn<'a, D> {
         data: &[u8],
     ) -> Result<()> {
         let (_, left) = node::child(self.dirty(parent)?, child).ok_or_else(lost)?;
-        let (stay, goes_left) =
-            node::leaf_split_point(self.dirty(left.block)?, slot, data.len());
+        let (stay, goes_left) = node::leaf_split_point(self.dirty(left.block)?, slot, data.len());
         let right = self.split(tree, parent, child, stay)?;
         if goes_left {
             node::leaf_insert(self.dirty_mut(left.block)?, slot, *key, data);
@@ -357,12 +385,14 @@ impl<'a, D: BlockDevice> Txn<'a, D> {
         for left in [Some(slot), slot.checked_sub(1)].into_iter().flatten() {
             let node = self.dirty(parent)?;
             let level = node::level(node).saturating_sub(1);
-            let (Some((_, a)), Some((_, b))) = (node::child(node, left), node::child(node, left + 1))
+            let (Some((_, a)), Some((_, b))) =
+                (node::child(node, left), node::child(node, left + 1))
             else {
                 continue;
             };
             let view = self.view();
-            let size = node::used(&*view.node(tree, a, level)?) + node::used(&*view.node(tree, b, level)?);
+            let size =
+                node::used(&*view.node(tree, a, level)?) + node::used(&*view.node(tree, b, level)?);
             if size > SPACE {
                 continue;
             }
@@ -389,7 +419,13 @@ impl<'a, D: BlockDevice> Txn<'a, D> {
             }
             match node::child(top, 0) {
                 Some((_, ptr)) => {
-                    self.set_root(tree, Root { ptr, level: root.level - 1 })?;
+                    self.set_root(
+                        tree,
+                        Root {
+                            ptr,
+                            level: root.level - 1,
+                        },
+                    )?;
                     self.free_node(root.ptr)?;
                     // The new root may be of an older transaction; it is then done.
                     if !self.state.dirty.contains(&ptr.block.0) {

@@ -83,7 +83,10 @@ impl InodeId {
 
     /// The inode that `stat` shows as `st_ino`.
     pub fn from_st_ino(st_ino: u64) -> Self {
-        Self { subvol: SubvolId(st_ino >> 40), ino: Ino(st_ino & MAX_INO.0) }
+        Self {
+            subvol: SubvolId(st_ino >> 40),
+            ino: Ino(st_ino & MAX_INO.0),
+        }
     }
 }
 

@@ -120,13 +120,22 @@ pub struct Cost {
 
 impl Cost {
     /// An update of a few items.
-    pub const SMALL: Self = Self { nodes: 48, frees: false };
+    pub const SMALL: Self = Self {
+        nodes: 48,
+        frees: false,
+    };
     /// An update of a few items that gives space back.
-    pub const FREES: Self = Self { nodes: 48, frees: true };
+    pub const FREES: Self = Self {
+        nodes: 48,
+        frees: true,
+    };
 
     /// An update of up to `items` items.
     pub const fn items(items: usize, frees: bool) -> Self {
-        Self { nodes: 48 + items as u64 * 4, frees }
+        Self {
+            nodes: 48 + items as u64 * 4,
+            frees,
+        }
     }
 }
 
@@ -172,7 +181,10 @@ impl<D: BlockDevice> Volume<D> {
     pub fn query<R>(&self, read: impl FnOnce(View<'_, D>) -> Result<R>) -> Result<R> {
         let result = {
             let state = self.state.read();
-            read(View { store: &self.store, state: &state })
+            read(View {
+                store: &self.store,
+                state: &state,
+            })
         };
         result.inspect_err(|error| self.note(*error))
     }
@@ -192,11 +204,20 @@ impl<D: BlockDevice> Volume<D> {
             let mut state = self.state.write();
             check_writable(&state)?;
             let before = state.changes;
-            let generation = state.generation;
-            let result = change(&mut Txn { store: &self.store, state: &mut state });
+            let running = state.generation;
+            let result = change(&mut Txn {
+                store: &self.store,
+                state: &mut state,
+            });
             if result.is_err() && state.changes != before {
                 state.fault = Some("a change failed half way");
             }
+            // What changed nothing has nothing to wait for.
+            let generation = if state.changes == before {
+                state.durable
+            } else {
+                running
+            };
             result.map(|value| Done { value, generation })
         };
         result.inspect_err(|error| self.note(*error))
@@ -209,7 +230,11 @@ impl<D: BlockDevice> Volume<D> {
                 let state = self.state.read();
                 check_writable(&state)?;
                 let space = &state.space;
-                let keep = if cost.frees { 0 } else { state.metadata_reserve(self.store.geometry) };
+                let keep = if cost.frees {
+                    0
+                } else {
+                    state.metadata_reserve(self.store.geometry)
+                };
                 let promised = if cost.frees { 0 } else { space.reserved() };
                 let need = cost.nodes.saturating_add(state.commit_cost());
                 if space.free() >= need.saturating_add(keep).saturating_add(promised) {
@@ -272,7 +297,10 @@ impl<D: BlockDevice> Volume<D> {
     pub fn statfs(&self) -> StatFs {
         let state = self.state.read();
         let space = &state.space;
-        let free = space.free().saturating_add(space.pinned()).saturating_sub(space.reserved());
+        let free = space
+            .free()
+            .saturating_add(space.pinned())
+            .saturating_sub(space.reserved());
         let reserve = state.metadata_reserve(self.store.geometry);
         StatFs {
             blocks: self.store.geometry.blocks,
@@ -292,7 +320,11 @@ impl<D: BlockDevice> Volume<D> {
         let mut state = self.state.write();
         if state.fault.is_none() {
             state.fault = Some(reason);
-            log(format_args!("({}): {}, no more changes", self.store.dev.name(), reason));
+            log(format_args!(
+                "({}): {}, no more changes",
+                self.store.dev.name(),
+                reason
+            ));
         }
     }
 

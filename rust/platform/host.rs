@@ -8,9 +8,7 @@ use std::ops::Bound::{Included, Unbounded};
 
 pub use std::boxed::Box;
 pub use std::sync::Arc;
-pub use std::sync::{
-    MutexGuard, RwLockReadGuard as ReadGuard, RwLockWriteGuard as WriteGuard,
-};
+pub use std::sync::{MutexGuard, RwLockReadGuard as ReadGuard, RwLockWriteGuard as WriteGuard};
 pub use std::vec::Vec;
 
 impl<T> VecExt<T> for Vec<T> {
@@ -162,12 +160,18 @@ impl<K: Ord + Copy, V> Map<K, V> {
 
     /// The entry with the smallest key that is `key` or more.
     pub fn at_or_after(&self, key: &K) -> Option<(K, &V)> {
-        self.0.range((Included(*key), Unbounded)).next().map(|(k, v)| (*k, v))
+        self.0
+            .range((Included(*key), Unbounded))
+            .next()
+            .map(|(k, v)| (*k, v))
     }
 
     /// The entry with the greatest key that is `key` or less.
     pub fn at_or_before(&self, key: &K) -> Option<(K, &V)> {
-        self.0.range((Unbounded, Included(*key))).next_back().map(|(k, v)| (*k, v))
+        self.0
+            .range((Unbounded, Included(*key)))
+            .next_back()
+            .map(|(k, v)| (*k, v))
     }
 
     /// The entry with the smallest key.

@@ -25,7 +25,10 @@ const FILES: usize = 4;
 /// Files stay smaller than this, so that operations meet.
 const SPAN: u64 = 2200;
 
-const NOW: Time = Time { sec: 1_700_000_000, nsec: 5 };
+const NOW: Time = Time {
+    sec: 1_700_000_000,
+    nsec: 5,
+};
 
 /// What is at a block of a file: absent is a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,15 +41,49 @@ enum Cell {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Write { file: usize, start: u64, len: u64 },
-    Punch { file: usize, start: u64, len: u64 },
-    Prealloc { file: usize, start: u64, len: u64 },
-    Truncate { file: usize, blocks: u64 },
-    Clone { from: usize, to: usize, start: u64, target: u64, len: u64 },
-    Collapse { file: usize, start: u64, len: u64 },
-    Insert { file: usize, start: u64, len: u64 },
-    Swapon { file: usize, pages: u64 },
-    Swapoff { file: usize },
+    Write {
+        file: usize,
+        start: u64,
+        len: u64,
+    },
+    Punch {
+        file: usize,
+        start: u64,
+        len: u64,
+    },
+    Prealloc {
+        file: usize,
+        start: u64,
+        len: u64,
+    },
+    Truncate {
+        file: usize,
+        blocks: u64,
+    },
+    Clone {
+        from: usize,
+        to: usize,
+        start: u64,
+        target: u64,
+        len: u64,
+    },
+    Collapse {
+        file: usize,
+        start: u64,
+        len: u64,
+    },
+    Insert {
+        file: usize,
+        start: u64,
+        len: u64,
+    },
+    Swapon {
+        file: usize,
+        pages: u64,
+    },
+    Swapoff {
+        file: usize,
+    },
     Commit,
     Remount,
 }
@@ -89,7 +126,8 @@ struct Model {
 
 impl Model {
     fn clear(&mut self, start: u64, len: u64) {
-        self.cells.retain(|at, _| !(start..start + len).contains(at));
+        self.cells
+            .retain(|at, _| !(start..start + len).contains(at));
     }
 }
 
@@ -103,7 +141,13 @@ struct World {
 
 fn data_block(number: u64) -> Block {
     let mut block = [0; 4096];
-    for (i, byte) in number.to_le_bytes().into_iter().cycle().take(4096).enumerate() {
+    for (i, byte) in number
+        .to_le_bytes()
+        .into_iter()
+        .cycle()
+        .take(4096)
+        .enumerate()
+    {
         block[i] = byte;
     }
     block
@@ -122,7 +166,10 @@ impl World {
         };
         format(disk.clone(), &options).expect("mkfs");
         let volume = Volume::mount(disk.clone(), &MountOptions::default()).expect("mount");
-        let root = InodeId { subvol: volume.default_subvolume(), ino: ROOT_INO };
+        let root = InodeId {
+            subvol: volume.default_subvolume(),
+            ino: ROOT_INO,
+        };
         let files = (0..FILES).map(|i| {
             let new = NewInode {
                 mode: 0o100600,
@@ -134,10 +181,20 @@ impl World {
                 time: NOW,
                 symlink: None,
             };
-            volume.create(root, format!("file{i}").as_bytes(), &new).expect("create").value.id
+            volume
+                .create(root, format!("file{i}").as_bytes(), &new)
+                .expect("create")
+                .value
+                .id
         });
         let files = files.collect();
-        Self { disk, volume, files, models: vec![Model::default(); FILES], next: 1 }
+        Self {
+            disk,
+            volume,
+            files,
+            models: vec![Model::default(); FILES],
+            next: 1,
+        }
     }
 
     /// Writes as the kernel does: reserve, stage or overwrite in place, write, map.
@@ -148,7 +205,8 @@ impl World {
         while at < start + len {
             let map = self.volume.map(id, FileBlock(at), start + len - at)?;
             let (run, written) = match map.backing {
-                Backing::Written { at, shared: false } | Backing::Prealloc { at, shared: false } => {
+                Backing::Written { at, shared: false }
+                | Backing::Prealloc { at, shared: false } => {
                     (Run::new(at, map.len), Written::InPlace)
                 }
                 _ => {
@@ -167,7 +225,8 @@ impl World {
                 self.models[file].cells.insert(at + i, Cell::Data(number));
             }
             let size = (at + run.len) * 4096;
-            self.volume.finish_write(id, FileBlock(at), run.len, written, Some(size))?;
+            self.volume
+                .finish_write(id, FileBlock(at), run.len, written, Some(size))?;
             at += run.len;
         }
         Ok(())
@@ -188,7 +247,10 @@ impl World {
             Op::Punch { file, start, len } if !self.pinned(file) => {
                 let mut at = FileBlock(start);
                 while at.0 < start + len {
-                    at = self.volume.punch(self.files[file], at, start + len - at.0)?.value;
+                    at = self
+                        .volume
+                        .punch(self.files[file], at, start + len - at.0)?
+                        .value;
                 }
                 self.models[file].clear(start, len);
                 Ok(())
@@ -197,7 +259,9 @@ impl World {
                 let mut at = start;
                 while at < start + len {
                     let left = start + len - at;
-                    let done = self.volume.prealloc(self.files[file], FileBlock(at), left)?;
+                    let done = self
+                        .volume
+                        .prealloc(self.files[file], FileBlock(at), left)?;
                     for block in at..done.value.0 {
                         self.models[file].cells.entry(block).or_insert(Cell::Zero);
                     }
@@ -206,15 +270,24 @@ impl World {
                 Ok(())
             }
             Op::Truncate { file, blocks } if !self.pinned(file) => {
-                while !self.volume.truncate(self.files[file], blocks * 4096, NOW)?.value {}
+                while !self
+                    .volume
+                    .truncate(self.files[file], blocks * 4096, NOW)?
+                    .value
+                {}
                 self.models[file].clear(blocks, MAX_FILE_BLOCKS - blocks);
                 Ok(())
             }
-            Op::Clone { from, to, start, target, len } => {
-                self.clone_range(from, to, start, target, len)
-            }
+            Op::Clone {
+                from,
+                to,
+                start,
+                target,
+                len,
+            } => self.clone_range(from, to, start, target, len),
             Op::Collapse { file, start, len } if !self.pinned(file) => {
-                self.volume.collapse(self.files[file], FileBlock(start), len)?;
+                self.volume
+                    .collapse(self.files[file], FileBlock(start), len)?;
                 let cells = std::mem::take(&mut self.models[file].cells);
                 let shift = |(at, cell)| match at {
                     at if at < start => Some((at, cell)),
@@ -225,15 +298,24 @@ impl World {
                 Ok(())
             }
             Op::Insert { file, start, len } if !self.pinned(file) => {
-                self.volume.insert(self.files[file], FileBlock(start), len)?;
+                self.volume
+                    .insert(self.files[file], FileBlock(start), len)?;
                 let cells = std::mem::take(&mut self.models[file].cells);
                 let shift = |(at, cell)| (if at < start { at } else { at + len }, cell);
                 self.models[file].cells = cells.into_iter().map(shift).collect();
                 Ok(())
             }
             Op::Swapon { file, pages } if !self.pinned(file) => {
-                self.apply(&Op::Write { file, start: 0, len: 1 })?;
-                self.apply(&Op::Prealloc { file, start: 0, len: pages })?;
+                self.apply(&Op::Write {
+                    file,
+                    start: 0,
+                    len: 1,
+                })?;
+                self.apply(&Op::Prealloc {
+                    file,
+                    start: 0,
+                    len: pages,
+                })?;
                 self.swapon(file, pages)
             }
             Op::Swapoff { file } => {
@@ -245,12 +327,18 @@ impl World {
             // What an active swapfile refuses.
             Op::Write { file, start, len } => {
                 let id = self.files[file];
-                let refused = self.volume.prepare_write(id, FileBlock(start), len).map(drop);
+                let refused = self
+                    .volume
+                    .prepare_write(id, FileBlock(start), len)
+                    .map(drop);
                 assert_eq!(refused, Err(Error::SwapActive));
                 Ok(())
             }
             Op::Punch { file, start, len } => {
-                let refused = self.volume.punch(self.files[file], FileBlock(start), len).map(drop);
+                let refused = self
+                    .volume
+                    .punch(self.files[file], FileBlock(start), len)
+                    .map(drop);
                 assert_eq!(refused, Err(Error::SwapActive));
                 Ok(())
             }
@@ -287,8 +375,11 @@ impl World {
             };
             done += self.volume.clone_range(&clone)?.value;
         }
-        let part: Vec<_> =
-            self.models[from].cells.range(start..start + len).map(|(a, c)| (*a, *c)).collect();
+        let part: Vec<_> = self.models[from]
+            .cells
+            .range(start..start + len)
+            .map(|(a, c)| (*a, *c))
+            .collect();
         self.models[to].clear(target, len);
         for (at, cell) in part {
             self.models[to].cells.insert(at - start + target, cell);
@@ -301,7 +392,9 @@ impl World {
         let has = |at: &u64| self.models[file].cells.contains_key(at);
         let hole = (0..pages).find(|at| !has(at));
         assert_eq!(self.volume.first_hole(id, pages)?, hole.map(FileBlock));
-        let Some(&Cell::Data(header)) = self.models[file].cells.get(&0) else { return Ok(()) };
+        let Some(&Cell::Data(header)) = self.models[file].cells.get(&0) else {
+            return Ok(());
+        };
         if hole.is_some() {
             return Ok(());
         }
@@ -323,7 +416,10 @@ impl World {
         // A second activation changes nothing.
         let before = self.disk.writes();
         let again = self.volume.swap_activate(id, pages, &data_block(header))?;
-        assert_eq!((again.new_blocks, again.kept_blocks, again.moved_blocks), (0, 0, 0));
+        assert_eq!(
+            (again.new_blocks, again.kept_blocks, again.moved_blocks),
+            (0, 0, 0)
+        );
         assert_eq!(self.disk.writes(), before);
         Ok(())
     }
@@ -332,7 +428,10 @@ impl World {
     fn check_runs(&mut self, file: usize, pages: u64) -> Result<(), Error> {
         let mut page = 0;
         while page < pages {
-            let found = self.volume.swap_run(self.files[file], page, pages)?.expect("run");
+            let found = self
+                .volume
+                .swap_run(self.files[file], page, pages)?
+                .expect("run");
             assert_eq!(found.page, page);
             assert!(found.run.len > 0);
             for i in (0..found.run.len).filter(|i| page + i > 0) {
@@ -361,11 +460,18 @@ impl World {
         for (file, model) in self.models.iter().enumerate() {
             let id = self.files[file];
             let attr = self.volume.inode(id).expect("inode");
-            assert_eq!(attr.blocks, model.cells.len() as u64, "st_blocks of file {file}");
+            assert_eq!(
+                attr.blocks,
+                model.cells.len() as u64,
+                "st_blocks of file {file}"
+            );
             let end = model.cells.last_key_value().map_or(0, |(at, _)| at + 1);
             let mut at = 0;
             while at < end + 3 {
-                let map = self.volume.map(id, FileBlock(at), end + 3 - at).expect("map");
+                let map = self
+                    .volume
+                    .map(id, FileBlock(at), end + 3 - at)
+                    .expect("map");
                 for i in 0..map.len {
                     let cell = model.cells.get(&(at + i));
                     match (map.backing, cell) {
@@ -373,7 +479,9 @@ impl World {
                         (Backing::Unbacked | Backing::Prealloc { .. }, Some(Cell::Zero)) => {}
                         (Backing::Written { at: block, .. }, Some(Cell::Data(number))) => {
                             let mut data = [0; 4096];
-                            self.disk.read(BlockNr(block.0 + i), &mut data).expect("read");
+                            self.disk
+                                .read(BlockNr(block.0 + i), &mut data)
+                                .expect("read");
                             assert!(data == data_block(*number), "file {file} block {}", at + i);
                         }
                         other => panic!("file {file} block {}: {other:?}", at + i),
@@ -387,7 +495,11 @@ impl World {
     fn check(&self) {
         self.volume.commit().expect("commit");
         let report = check(&self.disk).expect("check");
-        assert!(report.is_clean(), "{:#?}", &report.faults[..report.faults.len().min(8)]);
+        assert!(
+            report.is_clean(),
+            "{:#?}",
+            &report.faults[..report.faults.len().min(8)]
+        );
     }
 }
 
