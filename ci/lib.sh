@@ -11,8 +11,11 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${OXFS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/oxfs}
 # The distribution release whose kernel and toolchain are used, and the kernel series.
 suite=trixie
-series=${OXFS_SERIES:-7.3}
-export top cache suite series
+series=7.3
+# Not root: what needs root happens in a user namespace, where root is the caller.
+user_namespace=()
+[[ $EUID == 0 ]] || user_namespace=(--user --map-root-user --map-auto)
+export top cache suite series user_namespace
 
 # Progress goes to stderr: the scripts' standard output is their answer.
 say() { printf 'oxfs: %s\n' "$*" >&2; }
@@ -37,7 +40,7 @@ once() {
 	if [[ ! -e $cache/$name ]]; then
 		say "$what ..."
 		work=$cache/.$name.tmp
-		rm -rf "$work"
+		[[ ! -e $work ]] || unshare "${user_namespace[@]}" --mount rm -rf "$work"
 		mkdir -p "$work"
 		"$make" "$work" >"$cache/$name.log" 2>&1 9>&- || {
 			tail -n 20 "$cache/$name.log" >&2
