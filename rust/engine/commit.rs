@@ -38,10 +38,22 @@ struct Closed {
 }
 
 impl<D: BlockDevice> Volume<D> {
-    /// Makes everything durable that was changed before the call.
+    /// Makes everything durable that was changed before the call, data that was written in place
+    /// included.
     pub fn commit(&self) -> Result<()> {
         let _one = self.committer.lock();
-        self.commit_locked()
+        match self.commit_locked()? {
+            true => Ok(()),
+            // No tree changed, but data may have.
+            false => self.flush(),
+        }
+    }
+
+    /// As [`Volume::commit`], but leaves an idle device alone: data that was written in place
+    /// while no tree changed is not made durable. For a timer.
+    pub fn commit_changes(&self) -> Result<()> {
+        let _one = self.committer.lock();
+        self.commit_locked().map(drop)
     }
 
     /// Makes transaction `generation` durable, which is the running one or an older one. Callers
@@ -54,7 +66,7 @@ impl<D: BlockDevice> Volume<D> {
         if self.state.read().durable >= generation {
             return Ok(());
         }
-        self.commit_locked()
+        self.commit_locked().map(drop)
     }
 
     /// Makes data durable that was written in place.
@@ -62,11 +74,14 @@ impl<D: BlockDevice> Volume<D> {
         self.store.dev.flush()
     }
 
-    fn commit_locked(&self) -> Result<()> {
+    /// Whether there was something to commit.
+    fn commit_locked(&self) -> Result<bool> {
         let closed = self.close().inspect_err(|error| self.note(*error))?;
-        let Some(closed) = closed else { return Ok(()) };
+        let Some(closed) = closed else {
+            return Ok(false);
+        };
         match self.write_out(closed) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(true),
             Err(error) => {
                 self.note(error);
                 self.shut_down("a commit failed");
@@ -234,7 +249,7 @@ impl<D: BlockDevice> Txn<'_, D> {
     /// The super block of this transaction.
     fn write_super(&mut self) -> Result<Box<Block>> {
         let state: &mut State = self.state;
-        let free = state.space.free().saturating_add(state.space.pinned());
+        let free = state.space.unmapped();
         let sb = super_block::parse_mut(&mut state.super_block)?;
         sb.generation = state.generation.0.into();
         sb.forest = state.forest.into();

@@ -41,6 +41,8 @@ pub struct Space {
     groups: Vec<Group>,
     /// Blocks that can be handed out.
     free: u64,
+    /// Blocks that nothing maps: free, staged, or waiting for a commit or a reader.
+    unmapped: u64,
     /// Blocks promised to data that is not staged yet.
     reserved: u64,
     /// Blocks that were freed and wait for a commit or a reader.
@@ -116,6 +118,7 @@ impl Space {
             geometry,
             groups,
             free,
+            unmapped: free,
             reserved: 0,
             pinned: 0,
             dirty: Vec::new(),
@@ -136,6 +139,7 @@ impl Space {
             return Err("space item out of bounds");
         }
         self.free = self.free.saturating_sub(u64::from(entry.free)) + u64::from(item.free.get());
+        self.unmapped = self.free;
         entry.free = item.free.get();
         entry.longest = item.longest.get().min(item.free.get());
         entry.item = Some(item);
@@ -145,6 +149,11 @@ impl Space {
     /// Blocks that can be handed out, promised ones included.
     pub fn free(&self) -> u64 {
         self.free
+    }
+
+    /// Blocks that nothing maps: what the super block says is free.
+    pub fn unmapped(&self) -> u64 {
+        self.unmapped
     }
 
     /// Blocks that wait for a commit or a reader before they can be handed out.
@@ -319,6 +328,7 @@ impl Space {
         if u64::from(changed) != run.len {
             return Err(Error::corrupt(run.start, "block mapped twice"));
         }
+        self.unmapped = self.unmapped.saturating_sub(run.len);
         Ok(())
     }
 
@@ -356,6 +366,7 @@ impl Space {
             return Err(Error::corrupt(run.start, "block freed twice"));
         }
         bitmap::clear(&mut bits.mapped, at, end);
+        self.unmapped = self.unmapped.saturating_add(run.len);
         Ok(())
     }
 
