@@ -251,6 +251,15 @@ impl History {
         &self.events
     }
 
+    /// The same history on a disk that ignores flushes.
+    pub fn without_flushes(&self) -> Self {
+        let ignored = |event: &&Event| !matches!(event, Event::Flush);
+        Self {
+            events: self.events.iter().filter(ignored).cloned().collect(),
+            ..self.clone()
+        }
+    }
+
     /// Calls `f` for the cut after each write, flush and FUA, and for the one before the first.
     pub fn cuts(&self, mut f: impl FnMut(usize, &Cut)) {
         let mut cut = Cut {

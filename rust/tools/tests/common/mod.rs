@@ -4,6 +4,8 @@
 
 #![allow(dead_code)]
 
+pub mod world;
+
 use oxfs::check::check;
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::mkfs::{format, MkfsOptions};
@@ -77,5 +79,24 @@ pub fn assert_clean(disk: &SimDisk) {
             .map(|f| f.to_string())
             .collect();
         panic!("{} faults:\n{}", report.faults.len(), faults.join("\n"));
+    }
+}
+
+/// A small generator of random numbers (splitmix64, Steele et al. 2014): the same seed gives the
+/// same history.
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number less than `n`.
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
     }
 }

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every crash point: seeded histories on a disk that records, the power cut at every write, and
+//! after each cut the volume must be what was last acknowledged or what the commit under way would
+//! have made it, with no fault that the checker can find, and must go on working.
+//!
+//! `OXFS_CRASH_SEEDS=N` runs N histories instead of the usual few.
+
+mod common;
+
+use common::world::{Found, World};
+use common::{assert_clean, formatted, mount, Random, SMALL};
+use oxfs::check::check;
+use oxfs::engine::inode::NewInode;
+use oxfs::sim::{Cut, History, SimDisk};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+/// What was tried.
+#[derive(Debug, Default)]
+struct Tried {
+    cuts: u64,
+    disks: u64,
+    recoveries: u64,
+}
+
+/// How much of each cached write arrives, for the interesting ones of all possibilities.
+fn choices(cut: &Cut, random: &mut Random) -> Vec<Vec<usize>> {
+    let n = cut.cached.len();
+    let mut all = vec![vec![0; n]];
+    if n == 0 {
+        return all;
+    }
+    all.push(vec![8; n]);
+    if n <= 3 {
+        // All subsets.
+        all.extend((1..(1 << n) - 1).map(|set: usize| {
+            (0..n)
+                .map(|i| if set >> i & 1 == 1 { 8 } else { 0 })
+                .collect()
+        }));
+    } else {
+        // The last one alone, all but the last one, and some at random.
+        all.push((0..n).map(|i| if i + 1 == n { 8 } else { 0 }).collect());
+        for _ in 0..2 {
+            all.push(
+                (0..n)
+                    .map(|_| if random.below(2) == 0 { 8 } else { 0 })
+                    .collect(),
+            );
+        }
+    }
+    // The block that was being written is torn.
+    let torn = 1 + random.below(7) as usize;
+    all.push((0..n).map(|i| if i + 1 == n { torn } else { 8 }).collect());
+    all
+}
+
+/// Mounts what a cut left behind, compares it with what may be there, and works on it.
+fn recover(disk: &SimDisk, world: &World, cut: &Cut, tried: &mut Tried, random: &mut Random) {
+    tried.disks += 1;
+    assert_clean(disk);
+    let state = world.find(disk, cut.mark);
+    if random.below(64) != 0 {
+        return;
+    }
+    // The recovery is cut as well.
+    tried.recoveries += 1;
+    disk.record();
+    finish_orphans(disk);
+    work_on(disk);
+    let history = disk.history().expect("history");
+    history.cuts(|_, inner| {
+        let n = inner.cached.len();
+        let torn = random.below(9) as usize;
+        for keep in [0, 8, torn] {
+            let disk = inner.disk(|i| {
+                if i + 1 == n {
+                    keep
+                } else {
+                    random.below(2) as usize * 8
+                }
+            });
+            tried.disks += 1;
+            assert_clean(&disk);
+            assert!(
+                world.is(&disk, state),
+                "a crash in the recovery shows another state"
+            );
+        }
+    });
+}
+
+fn finish_orphans(disk: &SimDisk) {
+    let volume = mount(disk);
+    let subvol = volume.default_subvolume();
+    while let Some(ino) = volume.orphan_next(subvol, None).expect("orphan_next") {
+        let id = oxfs::engine::types::InodeId { subvol, ino };
+        while !volume.finish_orphan(id).expect("finish_orphan").value {}
+    }
+    volume.commit().expect("commit");
+}
+
+/// The next commits work.
+fn work_on(disk: &SimDisk) {
+    let volume = mount(disk);
+    let root = common::root(&volume);
+    let new = NewInode {
+        ..common::new_inode(0o100600, common::at(9))
+    };
+    volume
+        .create(root, World::AFTER_CRASH, &new)
+        .expect("create");
+    volume.commit().expect("commit");
+    volume
+        .unlink(root, World::AFTER_CRASH, common::at(10))
+        .expect("unlink");
+    volume.unmount().expect("unmount");
+    assert_clean(disk);
+}
+
+/// A history of `steps` operations on a small volume, recorded.
+fn record(seed: u64, steps: usize, blocks: u64) -> (World, History) {
+    let disk = formatted(blocks);
+    disk.record();
+    let mut world = World::new(disk.clone(), seed);
+    for _ in 0..steps {
+        world.step();
+    }
+    world.commit();
+    let history = disk.history().expect("history");
+    (world, history)
+}
+
+fn crash_everywhere(seed: u64, steps: usize, tried: &mut Tried) {
+    let (world, history) = record(seed, steps, SMALL);
+    let mut random = Random(seed ^ 0xc0ffee);
+    history.cuts(|_, cut| {
+        tried.cuts += 1;
+        for keep in choices(cut, &mut random) {
+            recover(&cut.disk(|i| keep[i]), &world, cut, tried, &mut random);
+        }
+    });
+}
+
+#[test]
+fn every_cut_shows_a_committed_state() {
+    let seeds = std::env::var("OXFS_CRASH_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(40);
+    let mut tried = Tried::default();
+    for seed in 0..seeds {
+        let result = catch_unwind(AssertUnwindSafe(|| crash_everywhere(seed, 90, &mut tried)));
+        if let Err(panic) = result {
+            eprintln!("seed {seed}, after {tried:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+    println!("{tried:?}");
+    assert!(
+        seeds < 40 || tried.disks > 20_000,
+        "too few crash points: {tried:?}"
+    );
+}
+
+/// The test above sees a filesystem that forgets to flush: the same histories on a disk whose
+/// flushes do nothing show broken volumes.
+#[test]
+fn a_missing_flush_is_seen() {
+    let mut broken = 0;
+    for seed in 0..6 {
+        let (world, history) = record(seed, 40, SMALL);
+        let mut random = Random(seed);
+        history.without_flushes().cuts(|_, cut| {
+            let keep: Vec<_> = cut
+                .cached
+                .iter()
+                .map(|_| random.below(2) as usize * 8)
+                .collect();
+            let disk = cut.disk(|i| keep[i]);
+            let good = check(&disk).is_ok_and(|report| report.is_clean())
+                && world.look(&disk, cut.mark) != Found::Nothing;
+            broken += u64::from(!good);
+        });
+    }
+    assert!(broken > 100, "only {broken} broken volumes");
+}
+
+/// A write that fails stops all changes, and what was committed stays.
+#[test]
+fn a_failed_write_stops_changes() {
+    for count in 0..60 {
+        let disk = formatted(SMALL);
+        let volume = mount(&disk);
+        let root = common::root(&volume);
+        let new = common::new_inode(0o100600, common::at(9));
+        volume.create(root, b"before", &new).expect("create");
+        volume.commit().expect("commit");
+        for i in 0..200 {
+            volume
+                .create(root, format!("after{i}").as_bytes(), &new)
+                .expect("create");
+        }
+        disk.fail_writes_after(Some(count));
+        let committed = volume.commit().is_ok();
+        disk.fail_writes_after(None);
+        if !committed {
+            assert!(volume.fault().is_some());
+            let refused = volume.create(root, b"later", &new).map(drop);
+            assert_eq!(refused, Err(oxfs::engine::Error::ReadOnly));
+        }
+        drop(volume);
+        assert_clean(&disk);
+        let volume = mount(&disk);
+        assert!(volume.lookup(root, b"before").expect("lookup").is_some());
+        let after = volume.lookup(root, b"after7").expect("lookup").is_some();
+        assert!(after || !committed, "a commit was acknowledged and lost");
+    }
+}
