@@ -139,6 +139,11 @@ struct timespec64 oxfs_helper_inode_get_ctime(const struct inode *inode)
 	return inode_get_ctime(inode);
 }
 
+bool oxfs_helper_is_dirsync(struct inode *inode)
+{
+	return IS_DIRSYNC(inode);
+}
+
 bool oxfs_helper_inode_is_new(struct inode *inode)
 {
 	return inode_state_read_once(inode) & I_NEW;

@@ -39,6 +39,7 @@ gid_t oxfs_helper_i_gid_read(const struct inode *inode);
 void oxfs_helper_i_uid_write(struct inode *inode, uid_t uid);
 void oxfs_helper_i_gid_write(struct inode *inode, gid_t gid);
 struct timespec64 oxfs_helper_inode_get_ctime(const struct inode *inode);
+bool oxfs_helper_is_dirsync(struct inode *inode);
 bool oxfs_helper_inode_is_new(struct inode *inode);
 void oxfs_helper_mapping_set_large_folios(struct address_space *mapping);
 void oxfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);

@@ -138,12 +138,17 @@ pub fn get(sb: &SuperBlock, id: InodeId) -> Result<ARef<Inode>> {
         Get::Ready(inode) => return Ok(inode),
         Get::Fill(filling) => filling,
     };
-    let attr = sb.data().query(|volume| volume.inode(id))?;
+    // What the inode's last change was is forgotten by now; it may not be durable yet.
+    let (attr, running) = sb.data().query(|volume| {
+        Ok((volume.inode(id)?, volume.query(|view| Ok(view.state.generation))?))
+    })?;
     if attr.nlink == 0 {
         // It is on its way out: nobody has it open, or it would have been in memory.
         return Err(ENOENT);
     }
-    let new = filling.fill(Data::new(id, &attr)?);
+    let data = Data::new(id, &attr)?;
+    data.note(running);
+    let new = filling.fill(data);
     set_up(&new, &attr)?;
     Ok(new.ready())
 }

@@ -7,7 +7,7 @@
 //!
 //! | table | modules |
 //! |---|---|
-//! | mount, super block | [`mount`], [`super_block`], [`device`], [`export`] |
+//! | mount, super block | [`mount`], [`super_block`], [`device`], [`export`], [`ioctl`] |
 //! | inodes, names | [`inode`], [`namei`], [`dir`], [`attr`], [`xattr`] |
 //! | file content | [`data`], [`file`], [`iomap`], [`writeback`], [`truncate`], [`fallocate`], [`remap`], [`fiemap`], [`swap`] |
 //!
@@ -29,6 +29,7 @@ pub mod fallocate;
 pub mod fiemap;
 pub mod file;
 pub mod inode;
+pub mod ioctl;
 pub mod iomap;
 pub mod mount;
 pub mod namei;
@@ -70,4 +71,5 @@ impl vfs::FileSystem for Oxfs {
     type SuperOps = super_block::Operations;
     type Xattrs = xattr::Operations;
     type Export = export::Operations;
+    type Ioctl = ioctl::Operations;
 }

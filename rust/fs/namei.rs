@@ -76,6 +76,7 @@ fn make(
     let new = fresh.insert(id.st_ino(), data.with(id, &attr))?;
     inode::set_up(&new, &attr)?;
     new.inode().data().note(made.generation);
+    sync_if_asked(dir)?;
     Ok(new)
 }
 
@@ -109,7 +110,15 @@ fn remove(
     target.data().note(done.generation);
     apply(dir, &done.value.dir);
     apply(target, &done.value.target);
-    Ok(())
+    sync_if_asked(dir)
+}
+
+/// Makes a change of `dir` durable before it returns, where the mount or a flag asks for that.
+fn sync_if_asked(dir: &Inode) -> Result {
+    match dir.is_dirsync() {
+        true => dir.sync_changes(),
+        false => Ok(()),
+    }
 }
 
 #[vtable]
@@ -184,7 +193,7 @@ impl InodeOperations<Oxfs> for Directory {
         target.data().note(done.generation);
         apply(dir, &done.value.dir);
         apply(target, &done.value.target);
-        Ok(())
+        sync_if_asked(dir)
     }
 
     fn unlink(dir: &Inode, name: &Dentry<Oxfs>) -> Result {
@@ -231,7 +240,8 @@ impl InodeOperations<Oxfs> for Directory {
             inode.data().note(done.generation);
             apply(inode, &attr);
         }
-        Ok(())
+        sync_if_asked(old_dir)?;
+        sync_if_asked(new_dir)
     }
 
     fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {

@@ -214,6 +214,10 @@ impl SuperOperations<Oxfs> for Operations {
         Ok(())
     }
 
+    fn shut_down(sb: &SuperBlock) {
+        sb.data().volume().shut_down("the device is gone");
+    }
+
     fn statfs(sb: &SuperBlock) -> Result<StatFs> {
         let stat = sb.data().volume().statfs();
         Ok(StatFs {

@@ -9,6 +9,7 @@
 
 use super::fs_type::FileSystem;
 use super::inode::{FileOps, Inode};
+use super::ioctl;
 use crate::bindings;
 use core::marker::PhantomData;
 use kernel::error::from_result;
@@ -82,6 +83,8 @@ impl<F: FileSystem, T: DirOperations<F>> Shims<F, T> {
         llseek: Some(Self::llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate),
+        unlocked_ioctl: Some(ioctl::ioctl::<F>),
+        compat_ioctl: bindings::compat_ptr_ioctl,
         fsync: Some(Self::fsync),
         setlease: Some(bindings::generic_setlease),
         ..pin_init::zeroed()

@@ -255,7 +255,10 @@ struct Shims<F, T>(PhantomData<(F, T)>);
 
 impl<F: FileSystem, T: FileOperations<F>> Shims<F, T> {
     const TABLE: &'static bindings::file_operations = &bindings::file_operations {
+        owner: super::THIS_MODULE,
         llseek: Some(Self::llseek),
+        unlocked_ioctl: Some(super::ioctl::ioctl::<F>),
+        compat_ioctl: bindings::compat_ptr_ioctl,
         read_iter: Some(Self::read_iter),
         write_iter: Some(Self::write_iter),
         iopoll: Some(bindings::iocb_bio_iopoll),

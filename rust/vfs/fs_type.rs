@@ -10,6 +10,7 @@
 use super::export::ExportOperations;
 use super::fc::{self, ContextOperations};
 use super::inode::Cache;
+use super::ioctl::IoctlOperations;
 use super::super_block::{self, SuperOperations};
 use super::xattr::XattrOperations;
 use crate::bindings;
@@ -47,6 +48,8 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
     type Xattrs: XattrOperations<Self>;
     /// File handles.
     type Export: ExportOperations<Self>;
+    /// Requests about the whole filesystem.
+    type Ioctl: IoctlOperations<Self>;
 }
 
 /// A filesystem type, for a `static`: the kernel keeps its address.

@@ -282,6 +282,12 @@ impl<F: FileSystem> Inode<F> {
         unsafe { (&raw const (*self.as_ptr()).i_flags).read_volatile() }
     }
 
+    /// Whether changes of the directory are to be durable when they return (`dirsync`, `sync`).
+    pub fn is_dirsync(&self) -> bool {
+        // SAFETY: The inode is live.
+        unsafe { bindings::oxfs_helper_is_dirsync(self.as_ptr()) }
+    }
+
     /// Whether the file is an active swapfile, as far as the VFS knows.
     pub fn is_swapfile(&self) -> bool {
         self.flags() & bindings::S_SWAPFILE != 0

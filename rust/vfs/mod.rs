@@ -25,6 +25,7 @@ pub mod fs_type;
 pub mod inode;
 pub mod inode_lock;
 pub mod inode_ops;
+pub mod ioctl;
 pub mod iomap;
 pub mod log;
 pub mod mmap;

@@ -59,6 +59,9 @@ pub trait SuperOperations<F: FileSystem> {
     /// Writes go on after this.
     fn unfreeze(sb: &SuperBlock<F>) -> Result;
 
+    /// The device is gone: nothing more can be written.
+    fn shut_down(sb: &SuperBlock<F>);
+
     /// Space.
     fn statfs(sb: &SuperBlock<F>) -> Result<StatFs>;
 
@@ -277,6 +280,7 @@ impl<F: FileSystem> Shims<F> {
         sync_fs: Some(Self::sync_fs),
         freeze_fs: Some(Self::freeze_fs),
         unfreeze_fs: Some(Self::unfreeze_fs),
+        shutdown: Some(Self::shutdown),
         statfs: Some(Self::statfs),
         show_options: Some(Self::show_options),
         nr_cached_objects: Some(Self::nr_cached_objects),
@@ -412,6 +416,14 @@ impl<F: FileSystem> Shims<F> {
             F::SuperOps::unfreeze(unsafe { SuperBlock::from_ptr(sb) })?;
             Ok(0)
         })
+    }
+
+    /// # Safety
+    ///
+    /// Called when the device is removed, with `s_umount` held shared, on an active super block.
+    unsafe extern "C" fn shutdown(sb: *mut bindings::super_block) {
+        // SAFETY: The super block is active.
+        F::SuperOps::shut_down(unsafe { SuperBlock::from_ptr(sb) });
     }
 
     /// # Safety
