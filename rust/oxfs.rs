@@ -4,16 +4,18 @@
 //!
 //! The crate root of `oxfs.ko`: the module's declaration and the list of its modules.
 
-// Much of the engine serves the host's tools too.
+// The host crate uses the engine too, from outside.
 #![allow(unreachable_pub)]
 
 use crate::vfs::fs_type::Registration;
 use kernel::prelude::*;
 
 mod bindings;
-#[allow(dead_code)]
+// The host crate uses parts of these two that the module does not.
+#[allow(dead_code, unused_imports)]
 mod engine;
 mod fs;
+#[allow(dead_code, unused_imports)]
 mod platform;
 mod vfs;
 
@@ -39,6 +41,8 @@ pub struct Module {
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Self { _type: fs::TYPE.register()? })
+        Ok(Self {
+            _type: fs::TYPE.register()?,
+        })
     }
 }

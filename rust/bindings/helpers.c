@@ -185,11 +185,6 @@ u64 oxfs_helper_bdev_nr_bytes(struct block_device *bdev)
 	return bdev_nr_bytes(bdev);
 }
 
-bool oxfs_helper_bdev_read_only(struct block_device *bdev)
-{
-	return bdev_read_only(bdev);
-}
-
 bool oxfs_helper_bdev_is_zoned(struct block_device *bdev)
 {
 	return bdev_is_zoned(bdev);

@@ -49,7 +49,6 @@ bool oxfs_helper_dir_emit(struct dir_context *ctx, const char *name, int len, u6
 			  unsigned int type);
 bool oxfs_helper_dir_emit_dots(struct file *file, struct dir_context *ctx);
 u64 oxfs_helper_bdev_nr_bytes(struct block_device *bdev);
-bool oxfs_helper_bdev_read_only(struct block_device *bdev);
 bool oxfs_helper_bdev_is_zoned(struct block_device *bdev);
 unsigned int oxfs_helper_bdev_max_discard_sectors(struct block_device *bdev);
 unsigned int oxfs_helper_bdev_dma_alignment(struct block_device *bdev);

@@ -12,26 +12,27 @@ use kernel::prelude::*;
 
 /// A time as the engine has it.
 pub fn to_engine(time: Timespec) -> Time {
-    Time { sec: time.sec, nsec: time.nsec }
+    Time {
+        sec: time.sec,
+        nsec: time.nsec,
+    }
 }
 
 /// A time as the VFS has it.
 pub fn to_vfs(time: Time) -> Timespec {
-    Timespec { sec: time.sec, nsec: time.nsec }
+    Timespec {
+        sec: time.sec,
+        nsec: time.nsec,
+    }
 }
 
 /// The times of an inode that the VFS keeps.
 pub fn times_of(attr: &Attr) -> Times {
-    Times { atime: to_vfs(attr.atime), mtime: to_vfs(attr.mtime), ctime: to_vfs(attr.ctime) }
-}
-
-/// Sets the times of change of content and inode to now, in memory, and returns that time. The
-/// inode is locked.
-pub fn now(inode: &Inode) -> Time {
-    let now = inode.touch();
-    let times = inode.times();
-    inode.set_times(&Times { mtime: now, ..times });
-    to_engine(now)
+    Times {
+        atime: to_vfs(attr.atime),
+        mtime: to_vfs(attr.mtime),
+        ctime: to_vfs(attr.ctime),
+    }
 }
 
 /// Stores the times that the VFS has changed in memory.
@@ -100,8 +101,7 @@ pub fn get(inode: &Inode, stat: &mut Stat) -> Result {
 }
 
 /// Flags of chattr(1) that are kept, for files of every type.
-const KEPT: u32 =
-    flags::SYNC | flags::IMMUTABLE | flags::APPEND | flags::NODUMP | flags::NOATIME;
+const KEPT: u32 = flags::SYNC | flags::IMMUTABLE | flags::APPEND | flags::NODUMP | flags::NOATIME;
 /// The same, that only directories have.
 const KEPT_DIR: u32 = flags::DIRSYNC | flags::PROJINHERIT;
 /// Flags that a new inode takes over from its directory.
@@ -110,23 +110,42 @@ const INHERITED: u32 = flags::SYNC | flags::NODUMP | flags::NOATIME;
 /// Flags and project of a new inode in `dir`.
 pub fn inherited(dir: &Inode, is_dir: bool) -> (u64, u32) {
     let stored = dir.data().stored();
-    let mask = if is_dir { INHERITED | KEPT_DIR } else { INHERITED };
-    let project = if stored.flags as u32 & flags::PROJINHERIT != 0 { stored.project } else { 0 };
+    let mask = if is_dir {
+        INHERITED | KEPT_DIR
+    } else {
+        INHERITED
+    };
+    let project = if stored.flags as u32 & flags::PROJINHERIT != 0 {
+        stored.project
+    } else {
+        0
+    };
     (u64::from(stored.flags as u32 & mask), project)
 }
 
 /// The flags and the project of an inode.
 pub fn file_flags(inode: &Inode) -> Result<FileFlags> {
     let stored = inode.data().stored();
-    Ok(FileFlags { flags: stored.flags as u32, project: Some(stored.project) })
+    Ok(FileFlags {
+        flags: stored.flags as u32,
+        project: Some(stored.project),
+    })
 }
 
 /// Sets flags and project. The inode is locked.
 pub fn set_file_flags(inode: &Inode, new: &FileFlags) -> Result {
-    let known = if inode.is_dir() { KEPT | KEPT_DIR } else { KEPT };
+    let known = if inode.is_dir() {
+        KEPT | KEPT_DIR
+    } else {
+        KEPT
+    };
     if new.flags & !known != 0 {
         // The other flags are about how data is stored, which swap in use relies on.
-        return Err(if inode.is_swapfile() { ETXTBSY } else { EOPNOTSUPP });
+        return Err(if inode.is_swapfile() {
+            ETXTBSY
+        } else {
+            EOPNOTSUPP
+        });
     }
     let change = AttrChange {
         flags: Some(u64::from(new.flags)),

@@ -42,17 +42,23 @@ impl BlockDevice for Device {
     }
 
     fn read(&self, block: BlockNr, data: &mut Block) -> Result<()> {
-        self.device.read(block.0, data).map_err(|error| failed(error, block))
+        self.device
+            .read(block.0, data)
+            .map_err(|error| failed(error, block))
     }
 
     fn write(&self, writes: &[Write<'_>]) -> Result<()> {
         let first = writes.first().map_or(BlockNr(0), |write| write.block);
         let writes = writes.iter().map(|write| (write.block.0, write.data));
-        self.device.write(writes).map_err(|error| failed(error, first))
+        self.device
+            .write(writes)
+            .map_err(|error| failed(error, first))
     }
 
     fn flush(&self) -> Result<()> {
-        self.device.flush().map_err(|error| failed(error, BlockNr(0)))
+        self.device
+            .flush()
+            .map_err(|error| failed(error, BlockNr(0)))
     }
 
     fn write_durable(&self, write: Write<'_>) -> Result<()> {

@@ -42,7 +42,12 @@ impl Data {
             _ => None,
         };
         let stored = mutex!(*attr, "oxfs inode").map_err(|NoMemory| ENOMEM)?;
-        Ok(Self { id, changed: Atomic::new(0), stored, file })
+        Ok(Self {
+            id,
+            changed: Atomic::new(0),
+            stored,
+            file,
+        })
     }
 
     /// The same data under another number and with other attributes of the same type.
@@ -125,7 +130,9 @@ impl InodeExt for Inode {
 
     fn sync_changes(&self) -> Result {
         let changed = self.data().changed();
-        self.super_block().data().query(|volume| volume.sync_to(changed))
+        self.super_block()
+            .data()
+            .query(|volume| volume.sync_to(changed))
     }
 }
 
@@ -140,7 +147,10 @@ pub fn get(sb: &SuperBlock, id: InodeId) -> Result<ARef<Inode>> {
     };
     // What the inode's last change was is forgotten by now; it may not be durable yet.
     let (attr, running) = sb.data().query(|volume| {
-        Ok((volume.inode(id)?, volume.query(|view| Ok(view.state.generation))?))
+        Ok((
+            volume.inode(id)?,
+            volume.query(|view| Ok(view.state.generation))?,
+        ))
     })?;
     if attr.nlink == 0 {
         // It is on its way out: nobody has it open, or it would have been in memory.
@@ -223,7 +233,10 @@ pub fn evict(inode: &Inode) {
     if let Err(error) = sb.data().finish_orphan(sb, id) {
         // It stays an orphan: the next mount goes on.
         if error != EROFS {
-            log::error(sb.data().name(), format_args!("{id} could not be freed: {error:?}"));
+            log::error(
+                sb.data().name(),
+                format_args!("{id} could not be freed: {error:?}"),
+            );
         }
     }
 }

@@ -24,7 +24,10 @@ impl IoctlOperations<Oxfs> for Operations {
             return Err(EINVAL);
         }
         // Groups are trimmed as a whole: those that begin in the range, and the first.
-        let end = start.saturating_add(len).div_ceil(BLOCK_SIZE as u64).div_ceil(GROUP_BLOCKS);
+        let end = start
+            .saturating_add(len)
+            .div_ceil(BLOCK_SIZE as u64)
+            .div_ceil(GROUP_BLOCKS);
         let min = min.div_ceil(BLOCK_SIZE as u64);
         let mut trimmed = 0u64;
         for group in first / GROUP_BLOCKS..end.min(volume.groups()) {

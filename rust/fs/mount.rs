@@ -83,7 +83,13 @@ impl ContextOperations<Oxfs> for Context {
 
     fn root(sb: &SuperBlock) -> Result<ARef<Inode>> {
         let subvol = sb.data().volume().default_subvolume();
-        let root = inode::get(sb, InodeId { subvol, ino: ROOT_INO });
+        let root = inode::get(
+            sb,
+            InodeId {
+                subvol,
+                ino: ROOT_INO,
+            },
+        );
         match root {
             Ok(root) if root.is_dir() => Ok(root),
             Err(error) if error != ENOENT => Err(error),
@@ -132,7 +138,9 @@ fn open(sb: &NewSuper<Oxfs>) -> Result<Volume, Error> {
     if device.is_zoned() {
         return Err(Error::Unsupported("a zoned device"));
     }
-    let options = MountOptions { read_only: sb.is_read_only() };
+    let options = MountOptions {
+        read_only: sb.is_read_only(),
+    };
     let _scope = nofs::Scope::enter();
     Volume::mount(Device::new(device, sb.id()), &options)
 }

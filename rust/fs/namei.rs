@@ -61,11 +61,23 @@ fn make(
     let (mode, uid, gid) = fresh.owner(map, Some(dir), new.mode);
     let kind = FileType::from_mode(mode).ok_or(EINVAL)?;
     let (flags, project) = attr::inherited(dir, kind == FileType::Directory);
-    let blank = Attr { mode, ..Attr::default() };
+    let blank = Attr {
+        mode,
+        ..Attr::default()
+    };
     let data = Data::new(dir.data().id, &blank)?;
     let made = stamped(dir, |time| {
         let New { rdev, symlink, .. } = new;
-        let what = Make { mode, uid, gid, rdev, project, flags, time, symlink };
+        let what = Make {
+            mode,
+            uid,
+            gid,
+            rdev,
+            project,
+            flags,
+            time,
+            symlink,
+        };
         sb.data().join(sb, |volume| make(volume, &what))
     })?;
     let (id, attr, dir_attr) = made.value;
@@ -81,17 +93,15 @@ fn make(
 }
 
 /// Makes an inode with the name `name` in `dir`.
-fn create(
-    map: &IdMap,
-    dir: &Inode,
-    name: &Dentry<Oxfs>,
-    new: New<'_>,
-) -> Result<NewInode<Oxfs>> {
+fn create(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, new: New<'_>) -> Result<NewInode<Oxfs>> {
     let dir_id = dir.data().id;
     make(map, dir, new, |volume, what| {
         let done = volume.create(dir_id, name.name(), what)?;
         let made = done.value;
-        Ok(Done { value: (made.id, made.attr, Some(made.dir)), generation: done.generation })
+        Ok(Done {
+            value: (made.id, made.attr, Some(made.dir)),
+            generation: done.generation,
+        })
     })
 }
 
@@ -104,7 +114,9 @@ fn remove(
     let target = name.inode().ok_or(ENOENT)?;
     let sb = dir.super_block();
     let done = stamped(dir, |time| {
-        sb.data().join(sb, |volume| remove(volume, dir.data().id, name.name(), time))
+        sb.data().join(sb, |volume| {
+            remove(volume, dir.data().id, name.name(), time)
+        })
     })?;
     dir.data().note(done.generation);
     target.data().note(done.generation);
@@ -135,7 +147,10 @@ impl InodeOperations<Oxfs> for Directory {
             Err(error) if error == ENOENT => {
                 let device = dir.super_block().id();
                 let dir = dir.data().id;
-                log::error(&device, format_args!("{dir} names {id}, which does not exist"));
+                log::error(
+                    &device,
+                    format_args!("{dir} names {id}, which does not exist"),
+                );
                 Err(EUCLEAN)
             }
             Err(error) => Err(error),
@@ -143,11 +158,29 @@ impl InodeOperations<Oxfs> for Directory {
     }
 
     fn create(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, mode: u32) -> Result<NewInode<Oxfs>> {
-        create(map, dir, name, New { mode, rdev: 0, symlink: None })
+        create(
+            map,
+            dir,
+            name,
+            New {
+                mode,
+                rdev: 0,
+                symlink: None,
+            },
+        )
     }
 
     fn mkdir(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, mode: u32) -> Result<NewInode<Oxfs>> {
-        create(map, dir, name, New { mode, rdev: 0, symlink: None })
+        create(
+            map,
+            dir,
+            name,
+            New {
+                mode,
+                rdev: 0,
+                symlink: None,
+            },
+        )
     }
 
     fn mknod(
@@ -157,7 +190,16 @@ impl InodeOperations<Oxfs> for Directory {
         mode: u32,
         rdev: u64,
     ) -> Result<NewInode<Oxfs>> {
-        create(map, dir, name, New { mode, rdev, symlink: None })
+        create(
+            map,
+            dir,
+            name,
+            New {
+                mode,
+                rdev,
+                symlink: None,
+            },
+        )
     }
 
     fn symlink(
@@ -171,23 +213,46 @@ impl InodeOperations<Oxfs> for Directory {
             return Err(ENAMETOOLONG);
         }
         let mode = 0o777 | (u32::from(FileType::Symlink as u8) << 12);
-        create(map, dir, name, New { mode, rdev: 0, symlink: Some(target) })
+        create(
+            map,
+            dir,
+            name,
+            New {
+                mode,
+                rdev: 0,
+                symlink: Some(target),
+            },
+        )
     }
 
     fn tmpfile(map: &IdMap, dir: &Inode, mode: u32) -> Result<NewInode<Oxfs>> {
         let subvol = dir.data().id.subvol;
-        make(map, dir, New { mode, rdev: 0, symlink: None }, |volume, what| {
-            let done = volume.tmpfile(subvol, what)?;
-            let (id, attr) = done.value;
-            Ok(Done { value: (id, attr, None), generation: done.generation })
-        })
+        make(
+            map,
+            dir,
+            New {
+                mode,
+                rdev: 0,
+                symlink: None,
+            },
+            |volume, what| {
+                let done = volume.tmpfile(subvol, what)?;
+                let (id, attr) = done.value;
+                Ok(Done {
+                    value: (id, attr, None),
+                    generation: done.generation,
+                })
+            },
+        )
     }
 
     fn link(target: &Inode, dir: &Inode, name: &Dentry<Oxfs>) -> Result {
         let id = target.data().id;
         let sb = dir.super_block();
         let done = stamped(dir, |time| {
-            sb.data().join(sb, |volume| volume.link(id, dir.data().id, name.name(), time))
+            sb.data().join(sb, |volume| {
+                volume.link(id, dir.data().id, name.name(), time)
+            })
         })?;
         dir.data().note(done.generation);
         target.data().note(done.generation);
@@ -197,11 +262,15 @@ impl InodeOperations<Oxfs> for Directory {
     }
 
     fn unlink(dir: &Inode, name: &Dentry<Oxfs>) -> Result {
-        remove(dir, name, |volume, dir, name, time| volume.unlink(dir, name, time))
+        remove(dir, name, |volume, dir, name, time| {
+            volume.unlink(dir, name, time)
+        })
     }
 
     fn rmdir(dir: &Inode, name: &Dentry<Oxfs>) -> Result {
-        remove(dir, name, |volume, dir, name, time| volume.rmdir(dir, name, time))
+        remove(dir, name, |volume, dir, name, time| {
+            volume.rmdir(dir, name, time)
+        })
     }
 
     fn rename(

@@ -51,11 +51,22 @@ impl State {
     /// The state of a volume that was opened.
     pub fn new(volume: Volume, name: Name, options: &mount::Options) -> Result<Self> {
         let interval = Atomic::new(options.commit_ms());
-        let core = Arc::new(Core { volume, name, interval }, GFP_KERNEL)?;
+        let core = Arc::new(
+            Core {
+                volume,
+                name,
+                interval,
+            },
+            GFP_KERNEL,
+        )?;
         let commits = Arc::new(WorkQueue::new("oxfs-commit", &name)?, GFP_KERNEL)?;
         let timer = Timer::new(commits, core.clone())?;
         let io_queue = WorkQueue::new("oxfs-io", &name)?;
-        Ok(Self { timer, io_queue, core })
+        Ok(Self {
+            timer,
+            io_queue,
+            core,
+        })
     }
 
     /// The volume, for what neither allocates nor sleeps long. Everything else goes through
@@ -157,7 +168,10 @@ impl State {
             count = count.saturating_add(1);
         }
         if count != 0 {
-            log::info(self.name(), format_args!("{count} deleted or cut files finished"));
+            log::info(
+                self.name(),
+                format_args!("{count} deleted or cut files finished"),
+            );
         }
         Ok(())
     }
@@ -187,7 +201,10 @@ impl SuperOperations<Oxfs> for Operations {
         state.stop_commits();
         state.io_queue().flush();
         if let Err(error) = state.query(|volume| volume.unmount()) {
-            log::error(state.name(), format_args!("the last commit failed: {error:?}"));
+            log::error(
+                state.name(),
+                format_args!("the last commit failed: {error:?}"),
+            );
         }
     }
 

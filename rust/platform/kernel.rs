@@ -130,21 +130,30 @@ impl<T> RwLock<T> {
         let semaphore = Box::new(Opaque::<bindings::rw_semaphore>::uninit(), GFP_KERNEL)?;
         // SAFETY: The memory is ours and stays where it is; name and class live for ever.
         unsafe { bindings::__init_rwsem(semaphore.get(), name.as_char_ptr(), class.as_ptr()) };
-        Ok(Self { semaphore, value: UnsafeCell::new(value) })
+        Ok(Self {
+            semaphore,
+            value: UnsafeCell::new(value),
+        })
     }
 
     /// Waits for the lock, shared.
     pub fn read(&self) -> ReadGuard<'_, T> {
         // SAFETY: By the type invariant the semaphore is initialised.
         unsafe { bindings::down_read(self.semaphore.get()) };
-        ReadGuard { lock: self, _task: NotThreadSafe }
+        ReadGuard {
+            lock: self,
+            _task: NotThreadSafe,
+        }
     }
 
     /// Waits for the lock, exclusive.
     pub fn write(&self) -> WriteGuard<'_, T> {
         // SAFETY: By the type invariant the semaphore is initialised.
         unsafe { bindings::down_write(self.semaphore.get()) };
-        WriteGuard { lock: self, _task: NotThreadSafe }
+        WriteGuard {
+            lock: self,
+            _task: NotThreadSafe,
+        }
     }
 }
 
@@ -234,7 +243,10 @@ pub struct Map<K, V> {
 impl<K: Ord + Copy, V> Map<K, V> {
     /// An empty map.
     pub fn new() -> Self {
-        Self { tree: RBTree::new(), len: 0 }
+        Self {
+            tree: RBTree::new(),
+            len: 0,
+        }
     }
 
     /// Sets the value of `key` and returns the one it had.

@@ -191,7 +191,10 @@ impl FileFlags {
         // SAFETY: By the contract of this function.
         let attr = unsafe { &*attr };
         if !attr.fsx_valid() {
-            return Ok(Self { flags: attr.flags, project: None });
+            return Ok(Self {
+                flags: attr.flags,
+                project: None,
+            });
         }
         // The VFS has translated the flags that both interfaces have.
         if attr.fsx_extsize != 0
@@ -200,6 +203,9 @@ impl FileFlags {
         {
             return Err(EOPNOTSUPP);
         }
-        Ok(Self { flags: attr.flags, project: Some(attr.fsx_projid) })
+        Ok(Self {
+            flags: attr.flags,
+            project: Some(attr.fsx_projid),
+        })
     }
 }

@@ -11,7 +11,10 @@ use core::ptr::NonNull;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::sync::atomic::{ordering::{Acquire, Full, Relaxed, Release}, Atomic};
+use kernel::sync::atomic::{
+    ordering::{Acquire, Full, Relaxed, Release},
+    Atomic,
+};
 use kernel::sync::Completion;
 
 /// Bytes in a block.
@@ -63,12 +66,6 @@ impl Device {
     pub fn blocks(&self) -> u64 {
         // SAFETY: The device is open.
         unsafe { bindings::oxfs_helper_bdev_nr_bytes(self.as_ptr()) / BLOCK_SIZE as u64 }
-    }
-
-    /// Whether the device refuses writes.
-    pub fn is_read_only(&self) -> bool {
-        // SAFETY: The device is open.
-        unsafe { bindings::oxfs_helper_bdev_read_only(self.as_ptr()) }
     }
 
     /// Whether the device has zones, and so cannot be written at will.
@@ -220,15 +217,26 @@ impl<'a> Batch<'a> {
             }),
             GFP_KERNEL,
         )?;
-        Ok(Self { device, ending, bounces: KVec::new(), bio: None, next: 0, finished: false })
+        Ok(Self {
+            device,
+            ending,
+            bounces: KVec::new(),
+            bio: None,
+            next: 0,
+            finished: false,
+        })
     }
 
     /// Adds a block to the batch; the block stays valid until `finish`, or the drop.
     fn add(&mut self, block: u64, data: &Block) -> Result {
         let mut address = data.as_ptr();
         if !is_direct(data) {
-            self.bounces.push(KBox::new(*data, GFP_KERNEL)?, GFP_KERNEL)?;
-            address = self.bounces.last().map_or(address, |bounce| bounce.as_ptr());
+            self.bounces
+                .push(KBox::new(*data, GFP_KERNEL)?, GFP_KERNEL)?;
+            address = self
+                .bounces
+                .last()
+                .map_or(address, |bounce| bounce.as_ptr());
         }
         let bio = match self.bio {
             Some(bio) if block == self.next && has_room(bio) => bio,
@@ -269,8 +277,7 @@ impl<'a> Batch<'a> {
         unsafe {
             (*bio.as_ptr()).bi_iter.bi_sector = sector;
             (*bio.as_ptr()).bi_end_io = Some(write_ended);
-            (*bio.as_ptr()).bi_private =
-                (&raw const *self.ending).cast_mut().cast();
+            (*bio.as_ptr()).bi_private = (&raw const *self.ending).cast_mut().cast();
         }
         self.bio = Some(bio);
         Ok(bio)

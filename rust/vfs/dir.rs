@@ -101,7 +101,10 @@ impl<F: FileSystem, T: DirOperations<F>> Shims<F, T> {
             // SAFETY: By the contract of this function.
             unsafe {
                 if bindings::oxfs_helper_dir_emit_dots(file, ctx) {
-                    let mut out = Emitter { ctx, _ctx: PhantomData };
+                    let mut out = Emitter {
+                        ctx,
+                        _ctx: PhantomData,
+                    };
                     T::read(Inode::from_file(file), &mut out)?;
                 }
             }

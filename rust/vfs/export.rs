@@ -92,7 +92,10 @@ impl<F: FileSystem> Shims<F> {
     ) -> *mut bindings::dentry {
         // SAFETY: By the contract of this function.
         let words = unsafe {
-            core::slice::from_raw_parts(fid.cast_const().cast::<u32>(), usize::try_from(len).unwrap_or(0))
+            core::slice::from_raw_parts(
+                fid.cast_const().cast::<u32>(),
+                usize::try_from(len).unwrap_or(0),
+            )
         };
         let Some(&[low, high, generation]) = words.get(from..from + FILE_WORDS) else {
             return core::ptr::null_mut();
@@ -148,6 +151,8 @@ impl<F: FileSystem> Shims<F> {
     /// Called by exportfs with a referenced dentry of a directory.
     unsafe extern "C" fn get_parent(child: *mut bindings::dentry) -> *mut bindings::dentry {
         // SAFETY: By the contract of this function; the dentry has an inode.
-        Self::alias(F::Export::parent(unsafe { Inode::from_ptr((*child).d_inode) }))
+        Self::alias(F::Export::parent(unsafe {
+            Inode::from_ptr((*child).d_inode)
+        }))
     }
 }

@@ -168,11 +168,7 @@ impl<F: FileSystem> Shims<F> {
                 to_result(bindings::sync_filesystem(sb))?;
                 let flags = (*fc).sb_flags as c_ulong;
                 let read_only = flags & bindings::OXFS_SB_RDONLY != 0;
-                F::Context::reconfigure(
-                    SuperBlock::from_ptr(sb),
-                    Self::options(fc),
-                    read_only,
-                )?;
+                F::Context::reconfigure(SuperBlock::from_ptr(sb), Self::options(fc), read_only)?;
             }
             Ok(0)
         })

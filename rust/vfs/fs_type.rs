@@ -71,15 +71,17 @@ impl<F: FileSystem> Type<F> {
     pub const fn new() -> Self {
         let fs = bindings::file_system_type {
             name: kernel::str::as_char_ptr_in_const_context(F::NAME),
-            fs_flags: (bindings::FS_REQUIRES_DEV
-                | bindings::FS_ALLOW_IDMAP
-                | bindings::FS_MGTIME) as i32,
+            fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP | bindings::FS_MGTIME)
+                as i32,
             init_fs_context: Some(fc::Shims::<F>::init),
             kill_sb: Some(super_block::Shims::<F>::kill),
             owner: super::THIS_MODULE,
             ..pin_init::zeroed()
         };
-        Self { fs: Opaque::new(fs), cache: SetOnce::new() }
+        Self {
+            fs: Opaque::new(fs),
+            cache: SetOnce::new(),
+        }
     }
 
     /// Makes the type known to mount(2). To be called once, when the module is loaded.

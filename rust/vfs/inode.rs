@@ -71,7 +71,10 @@ impl<F: FileSystem> Cache<F> {
             )
         };
         let cache = NonNull::new(cache).ok_or(ENOMEM)?;
-        Ok(Self { cache, _type: PhantomData })
+        Ok(Self {
+            cache,
+            _type: PhantomData,
+        })
     }
 
     /// The slab constructor: prepares what stays valid from one use of an object to the next.
@@ -215,16 +218,6 @@ impl<F: FileSystem> Inode<F> {
         unsafe { Self::from_ptr((*file).f_inode) }
     }
 
-    /// The inode that owns a page cache.
-    ///
-    /// # Safety
-    ///
-    /// `mapping` is that of an inode of `F` and stays valid for `'a`.
-    pub(super) unsafe fn from_mapping<'a>(mapping: *mut bindings::address_space) -> &'a Self {
-        // SAFETY: The host of an inode's mapping is the inode; tables are attached to ready ones.
-        unsafe { Self::from_ptr((*mapping).host) }
-    }
-
     /// The C object.
     pub fn as_ptr(&self) -> *mut bindings::inode {
         self.inode.get()
@@ -313,12 +306,6 @@ impl<F: FileSystem> Inode<F> {
         unsafe { bindings::oxfs_helper_inode_set_blocks(self.as_ptr(), sectors) }
     }
 
-    /// Marks the inode's times dirty, so that `write_inode` is called sometime.
-    pub fn mark_dirty(&self) {
-        // SAFETY: The inode is live.
-        unsafe { bindings::__mark_inode_dirty(self.as_ptr(), bindings::OXFS_I_DIRTY_SYNC) }
-    }
-
     /// Sets the change time to now and returns it. The caller holds the inode's lock exclusively.
     pub fn touch(&self) -> time::Timespec {
         // SAFETY: The inode is live.
@@ -380,14 +367,6 @@ impl<F: FileSystem> Inode<F> {
         // SAFETY: It never changes once the inode is ready.
         unsafe { (*self.as_ptr()).i_generation }
     }
-
-    /// Waits until everything that is dirty in the page cache is written.
-    pub fn write_and_wait(&self) -> Result {
-        // SAFETY: The inode is live, and so is its mapping.
-        to_result(unsafe {
-            bindings::filemap_write_and_wait_range((*self.as_ptr()).i_mapping, 0, i64::MAX)
-        })
-    }
 }
 
 /// The inode with number `ino`, from memory or to be filled in.
@@ -405,7 +384,10 @@ pub fn get<F: FileSystem>(sb: &SuperBlock<F>, ino: u64) -> Result<Get<F>> {
     let inode = NonNull::new(inode).ok_or(ENOMEM)?;
     // SAFETY: The inode is ours (referenced); `I_NEW` is set only for its creator, us.
     if unsafe { bindings::oxfs_helper_inode_is_new(inode.as_ptr()) } {
-        return Ok(Get::Fill(Filling { inode, _type: PhantomData }));
+        return Ok(Get::Fill(Filling {
+            inode,
+            _type: PhantomData,
+        }));
     }
     // SAFETY: The inode is live. A bad one, whose filling failed after we found it, is not ready.
     match unsafe { if_ready::<F>(inode.as_ptr()) } {
@@ -432,7 +414,10 @@ impl<F: FileSystem> Filling<F> {
         let this = ManuallyDrop::new(self);
         // SAFETY: The inode is new and locked by us: nobody else touches the slot.
         unsafe { put_data::<F>(this.inode, data) };
-        NewInode { inode: this.inode, _type: PhantomData }
+        NewInode {
+            inode: this.inode,
+            _type: PhantomData,
+        }
     }
 }
 
@@ -466,7 +451,10 @@ impl<F: FileSystem> Fresh<F> {
     pub fn new(sb: &SuperBlock<F>) -> Result<Self> {
         // SAFETY: The super block is live.
         let inode = unsafe { bindings::new_inode(sb.as_ptr()) };
-        Ok(Self { inode: NonNull::new(inode).ok_or(ENOMEM)?, _type: PhantomData })
+        Ok(Self {
+            inode: NonNull::new(inode).ok_or(ENOMEM)?,
+            _type: PhantomData,
+        })
     }
 
     /// Owner, group and mode of a new inode in `dir`, as the caller's credentials, the mount's
@@ -497,7 +485,10 @@ impl<F: FileSystem> Fresh<F> {
         let this = ManuallyDrop::new(self);
         // SAFETY: Until it is unlocked nobody else looks at the slot.
         unsafe { put_data::<F>(this.inode, data) };
-        Ok(NewInode { inode: this.inode, _type: PhantomData })
+        Ok(NewInode {
+            inode: this.inode,
+            _type: PhantomData,
+        })
     }
 }
 

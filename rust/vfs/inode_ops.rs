@@ -266,8 +266,11 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
     ) -> c_int {
         // SAFETY: By the contract of this function.
         unsafe {
-            let (map, dir, name) =
-                (IdMap::from_ptr(map), Inode::from_ptr(dir), Dentry::from_ptr(dentry));
+            let (map, dir, name) = (
+                IdMap::from_ptr(map),
+                Inode::from_ptr(dir),
+                Dentry::from_ptr(dentry),
+            );
             let new = T::mknod(map, dir, name, u32::from(mode), inode::device_from_c(dev));
             Self::instantiate(dentry, new)
         }
@@ -284,8 +287,11 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
     ) -> c_int {
         // SAFETY: By the contract of this function.
         unsafe {
-            let (map, dir, name) =
-                (IdMap::from_ptr(map), Inode::from_ptr(dir), Dentry::from_ptr(dentry));
+            let (map, dir, name) = (
+                IdMap::from_ptr(map),
+                Inode::from_ptr(dir),
+                Dentry::from_ptr(dentry),
+            );
             let new = T::symlink(map, dir, name, CStr::from_char_ptr(target));
             Self::instantiate(dentry, new)
         }
@@ -305,7 +311,9 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
             unsafe {
                 let mode = bindings::S_IFREG | (u32::from(mode) & 0o7777);
                 let new = T::tmpfile(IdMap::from_ptr(map), Inode::from_ptr(dir), mode)?;
-                let inode = ARef::into_raw(new.ready()).as_ptr().cast::<bindings::inode>();
+                let inode = ARef::into_raw(new.ready())
+                    .as_ptr()
+                    .cast::<bindings::inode>();
                 // d_tmpfile() takes the name away that a new inode has.
                 bindings::set_nlink(inode, 1);
                 bindings::d_tmpfile(file, inode);
@@ -339,10 +347,7 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
     /// # Safety
     ///
     /// See [`Shims`].
-    unsafe extern "C" fn unlink(
-        dir: *mut bindings::inode,
-        dentry: *mut bindings::dentry,
-    ) -> c_int {
+    unsafe extern "C" fn unlink(dir: *mut bindings::inode, dentry: *mut bindings::dentry) -> c_int {
         from_result(|| {
             // SAFETY: By the contract of this function.
             unsafe { T::unlink(Inode::from_ptr(dir), Dentry::from_ptr(dentry))? };
@@ -382,7 +387,13 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
             // SAFETY: By the contract of this function.
             unsafe {
                 let (old_dir, new_dir) = (Inode::from_ptr(old_dir), Inode::from_ptr(new_dir));
-                T::rename(old_dir, Dentry::from_ptr(old), new_dir, Dentry::from_ptr(new), mode)?;
+                T::rename(
+                    old_dir,
+                    Dentry::from_ptr(old),
+                    new_dir,
+                    Dentry::from_ptr(new),
+                    mode,
+                )?;
             }
             Ok(0)
         })
@@ -419,7 +430,8 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
         if target.contains(&0) {
             return Err(EUCLEAN);
         }
-        let mut text = KVec::with_capacity(target.len().checked_add(1).ok_or(EUCLEAN)?, GFP_KERNEL)?;
+        let mut text =
+            KVec::with_capacity(target.len().checked_add(1).ok_or(EUCLEAN)?, GFP_KERNEL)?;
         text.extend_from_slice(&target, GFP_KERNEL)?;
         text.push(0, GFP_KERNEL)?;
         Ok(text)
@@ -458,7 +470,9 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
         from_result(|| {
             // SAFETY: By the contract of this function; a path has an inode.
             unsafe {
-                let inode = Dentry::<F>::from_ptr((*path).dentry).inode().ok_or(ENOENT)?;
+                let inode = Dentry::<F>::from_ptr((*path).dentry)
+                    .inode()
+                    .ok_or(ENOENT)?;
                 bindings::generic_fillattr(map, mask, inode.as_ptr(), stat);
                 T::getattr(inode, Stat::from_ptr(stat))?;
             }

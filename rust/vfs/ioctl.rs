@@ -78,7 +78,9 @@ fn admin() -> Result {
 
 fn label<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {
     let label = F::Ioctl::label(sb)?;
-    UserSlice::new(argument, LABEL_SIZE).writer().write_slice(&label)
+    UserSlice::new(argument, LABEL_SIZE)
+        .writer()
+        .write_slice(&label)
 }
 
 fn trim<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {
@@ -96,7 +98,9 @@ fn trim<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {
 
 fn shut_down<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {
     admin()?;
-    let flags: u32 = UserSlice::new(argument, core::mem::size_of::<u32>()).reader().read()?;
+    let flags: u32 = UserSlice::new(argument, core::mem::size_of::<u32>())
+        .reader()
+        .read()?;
     match flags {
         bindings::FS_SHUTDOWN_FLAGS_DEFAULT | bindings::FS_SHUTDOWN_FLAGS_LOGFLUSH => {
             F::Ioctl::shut_down(sb, true)

@@ -7,6 +7,7 @@
 
 use crate::bindings;
 use core::fmt;
+use kernel::prelude::*;
 
 /// Writes one line at level "error".
 pub fn error(device: &dyn fmt::Display, line: fmt::Arguments<'_>) {
@@ -18,11 +19,11 @@ pub fn info(device: &dyn fmt::Display, line: fmt::Arguments<'_>) {
     print(c"\x016%pA\n", format_args!("oxfs ({device}): {line}"));
 }
 
-fn print(format: &'static core::ffi::CStr, line: fmt::Arguments<'_>) {
+fn print(format: &'static CStr, line: fmt::Arguments<'_>) {
     // SAFETY: `%pA` takes a pointer to `fmt::Arguments`.
     unsafe {
         bindings::_printk(
-            format.as_ptr().cast(),
+            format.as_char_ptr(),
             (&raw const line).cast::<core::ffi::c_void>(),
         );
     }

@@ -40,7 +40,7 @@ pub mod writeback;
 pub mod xattr;
 
 pub use fs_type::FileSystem;
-pub use inode::{FileOps, Inode, InodeOps, MappingOps};
+pub use inode::{FileOps, Inode, MappingOps};
 pub use super_block::SuperBlock;
 
 /// The module, as the owner of tables that C code calls.

@@ -20,7 +20,10 @@ impl Scope {
     pub fn enter() -> Self {
         // SAFETY: It changes a flag of the current task, in process context.
         let flags = unsafe { bindings::oxfs_helper_memalloc_nofs_save() };
-        Self { flags, _task: NotThreadSafe }
+        Self {
+            flags,
+            _task: NotThreadSafe,
+        }
     }
 }
 

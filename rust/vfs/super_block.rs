@@ -212,7 +212,10 @@ impl<F: FileSystem> NewSuper<F> {
             (*sb).s_export_op = export::table::<F>().cast();
             (*sb).s_xattr = xattr::table::<F>();
         }
-        Ok(Self { sb, _type: PhantomData })
+        Ok(Self {
+            sb,
+            _type: PhantomData,
+        })
     }
 
     /// The block device.
@@ -323,7 +326,8 @@ impl<F: FileSystem> Shims<F> {
             // SAFETY: The inode is kept for the call.
             if let Some(inode) = unsafe { inode::if_ready::<F>(inode) } {
                 // SAFETY: `wbc` is valid for the call.
-                let wait = unsafe { (*wbc).sync_mode } == bindings::writeback_sync_modes_WB_SYNC_ALL;
+                let mode = unsafe { (*wbc).sync_mode };
+                let wait = mode == bindings::writeback_sync_modes_WB_SYNC_ALL;
                 F::SuperOps::write_inode(inode, wait)?;
             }
             Ok(0)
@@ -498,9 +502,7 @@ impl<F: FileSystem> Shims<F> {
     ) -> c_long {
         let _scope = nofs::Scope::enter();
         // SAFETY: As in `nr_cached_objects`; `sc` is valid for the call.
-        let freed = unsafe {
-            F::SuperOps::free_cached(SuperBlock::from_ptr(sb), (*sc).nr_to_scan as usize)
-        };
+        let freed = unsafe { F::SuperOps::free_cached(SuperBlock::from_ptr(sb), (*sc).nr_to_scan) };
         c_long::try_from(freed).unwrap_or(c_long::MAX)
     }
 }

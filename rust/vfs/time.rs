@@ -18,20 +18,18 @@ pub struct Timespec {
 impl Timespec {
     pub(super) fn from_c(time: bindings::timespec64) -> Self {
         // The kernel keeps `tv_nsec` below a second.
-        Self { sec: time.tv_sec, nsec: time.tv_nsec as u32 }
+        Self {
+            sec: time.tv_sec,
+            nsec: time.tv_nsec as u32,
+        }
     }
 
     pub(super) fn to_c(self) -> bindings::timespec64 {
-        bindings::timespec64 { tv_sec: self.sec, tv_nsec: self.nsec as isize }
+        bindings::timespec64 {
+            tv_sec: self.sec,
+            tv_nsec: self.nsec as isize,
+        }
     }
-}
-
-/// The time now, as coarse as time stamps of files are.
-pub fn now() -> Timespec {
-    let mut time = bindings::timespec64::default();
-    // SAFETY: It only writes to `time`.
-    unsafe { bindings::ktime_get_coarse_real_ts64(&mut time) };
-    Timespec::from_c(time)
 }
 
 /// The three time stamps that the VFS keeps in an inode.

@@ -55,8 +55,12 @@ impl<F: FileSystem> Shims<F> {
     const TRUSTED: bindings::xattr_handler = Self::handler(c"trusted.");
     const SECURITY: bindings::xattr_handler = Self::handler(c"security.");
 
-    const TABLE: &'static Handlers =
-        &Handlers([&Self::USER, &Self::TRUSTED, &Self::SECURITY, core::ptr::null()]);
+    const TABLE: &'static Handlers = &Handlers([
+        &Self::USER,
+        &Self::TRUSTED,
+        &Self::SECURITY,
+        core::ptr::null(),
+    ]);
 
     const fn handler(prefix: &'static CStr) -> bindings::xattr_handler {
         bindings::xattr_handler {
@@ -151,7 +155,9 @@ pub(super) unsafe extern "C" fn list<F: FileSystem>(
 ) -> isize {
     let result = from_result(|| {
         // SAFETY: By the contract of this function.
-        let inode = unsafe { Dentry::<F>::from_ptr(dentry) }.inode().ok_or(ENOENT)?;
+        let inode = unsafe { Dentry::<F>::from_ptr(dentry) }
+            .inode()
+            .ok_or(ENOENT)?;
         let mut all = KVVec::new();
         F::Xattrs::list(inode, &mut all)?;
         // SAFETY: It looks at the current task only.
