@@ -97,7 +97,7 @@ impl State {
 
     /// Blocks that are kept back so that a full volume can still delete, and commit.
     fn metadata_reserve(&self, geometry: Geometry) -> u64 {
-        (geometry.blocks / 64).clamp(192, 4096)
+        (geometry.blocks / 64).clamp(384, 4096)
     }
 
     /// Blocks that the commit of the running transaction may still take: a path in every tree,
