@@ -179,7 +179,7 @@ fn insert(inode: &Inode, range: &Range) -> Result {
     inode.check_new_size(size)?;
     flush_behind(inode, range.pos)?;
     grow(inode, size)?;
-    inode.drop_cached(range.pos, u64::MAX);
+    flush_behind(inode, range.pos)?;
     let (start, len) = (block_of(range.pos), block_of(len));
     change(inode, |volume, id| volume.insert(id, FileBlock(start), len))
 }

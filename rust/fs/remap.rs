@@ -5,7 +5,7 @@
 use super::data::{block_after, block_of};
 use super::file::{check_not_pinned, drop_blocks, refresh, zero_tail};
 use super::inode::InodeExt;
-use super::truncate::grow;
+use super::truncate::extend;
 use super::{Inode, Oxfs};
 use crate::engine::reflink::Clone;
 use crate::engine::types::FileBlock;
@@ -58,7 +58,7 @@ fn share(pair: &Pair<'_, Oxfs>, from: u64, to: u64, len: u64, may_grow: bool) ->
         done += step.max(1);
     }
     if may_grow {
-        grow(dst, to + len)?;
+        extend(dst, to + len)?;
     }
     refresh(dst)
 }

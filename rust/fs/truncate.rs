@@ -33,11 +33,19 @@ pub fn set_size(inode: &Inode, size: u64) -> Result {
 /// Makes the file `size` bytes long, or leaves it when it is longer. The caller holds both locks
 /// exclusively.
 pub fn grow(inode: &Inode, size: u64) -> Result {
+    if size <= inode.size() {
+        return Ok(());
+    }
+    zero_tail(inode, size)?;
+    extend(inode, size)
+}
+
+/// As [`grow`], when what is between the old end and the end of its block is right already.
+pub fn extend(inode: &Inode, size: u64) -> Result {
     let old = inode.size();
     if size <= old {
         return Ok(());
     }
-    zero_tail(inode, size)?;
     let time = now(inode);
     let file = inode.data().file()?;
     let after = change(inode, |volume, id| volume.set_size(id, size, time))?;
