@@ -1,0 +1,175 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What the guest tests share. FS is the filesystem under test: oxfs, unless somebody wants to see
+# what another one answers (`qemu/vm --no-module --disk 1G -- env FS=xfs qemu/tests/NAME.sh`).
+# `fileop`, `swapmem` and `fsx` are the programs beside this file.
+
+set -u
+# shellcheck source=../ktap.sh
+. "${BASH_SOURCE[0]%/*}/../ktap.sh"
+
+FS=${FS:-oxfs}
+mnt=/mnt/test
+dev=/dev/vda
+
+# is NAME EXPECTED ACTUAL
+is() {
+	if [[ $3 == "$2" ]]; then
+		pass "$1"
+	else
+		fail "$1" "seen: $3"$'\n'"expected: $2"
+	fi
+}
+
+# has NAME TEXT ACTUAL: TEXT is part of it.
+has() {
+	if [[ $3 == *"$2"* ]]; then
+		pass "$1"
+	else
+		fail "$1" "seen: $3"$'\n'"expected in it: $2"
+	fi
+}
+
+# at_most NAME LIMIT NUMBER, at_least NAME LIMIT NUMBER
+at_most() {
+	if (($3 <= $2)); then pass "$1"; else fail "$1" "seen: $3, expected at most $2"; fi
+}
+at_least() {
+	if (($3 >= $2)); then pass "$1"; else fail "$1" "seen: $3, expected at least $2"; fi
+}
+
+# op NAME EXPECTED OPERATION [ARG...]: the outcome of fileop. Of two lines, the last words.
+op() {
+	local name=$1 expected=$2 seen
+	shift 2
+	seen=$(fileop "$@" 2>&1 | xargs)
+	is "$name" "$expected" "$seen"
+}
+
+# The test cannot go on: it ends without a plan, which is a failure.
+give_up() {
+	printf '%s\n' "$*" | sed 's/^/# /'
+	dmesg | tail -n 20 | sed 's/^/# /'
+	echo 'Bail out!'
+	exit 1
+}
+
+# must COMMAND [ARG...]: without its success nothing that follows makes sense.
+must() {
+	local status=0
+	"$@" >/tmp/must.log 2>&1 || status=$?
+	((status == 0)) || give_up "status $status: $*"$'\n'"$(</tmp/must.log)"
+}
+
+# make_fs: on `dev`.
+make_fs() {
+	case $FS in
+	oxfs) must mkfs.oxfs --force --quiet "$dev" ;;
+	ext4) must mkfs.ext4 -q -F "$dev" ;;
+	*) must "mkfs.$FS" -f "$dev" ;;
+	esac
+}
+
+mount_fs() {
+	must mount -t "$FS" "$dev" "$mnt"
+	cd "$mnt" || give_up "cd $mnt"
+}
+
+# new_fs: made, mounted, and the current folder.
+new_fs() {
+	make_fs
+	mount_fs
+}
+
+# remount: out of the cache and back.
+remount() {
+	cd / || give_up 'cd /'
+	must umount "$mnt"
+	mount_fs
+}
+
+# check_fs: what the checker says about the unmounted filesystem, if it is not clean.
+check_fs() {
+	case $FS in
+	oxfs) fsck.oxfs "$dev" ;;
+	ext4) e2fsck -fn "$dev" ;;
+	xfs) xfs_repair -n "$dev" ;;
+	btrfs) btrfs check --readonly "$dev" ;;
+	*) false ;;
+	esac
+}
+
+# end: the filesystem has survived the test: it can be unmounted, is clean, and mounts again.
+end() {
+	cd / || give_up 'cd /'
+	check 'unmount' umount "$mnt"
+	check 'the filesystem is clean' check_fs
+	check 'it mounts again' mount -t "$FS" "$dev" "$mnt"
+	umount "$mnt"
+	ktap_end
+}
+
+drop_caches() {
+	sync
+	echo 3 >/proc/sys/vm/drop_caches
+}
+
+# swapfile NAME MIB [SEED]: with content, not yet activated. Every page differs when there is a
+# SEED, and is zeros otherwise.
+swapfile() {
+	if (($# > 2)); then
+		[[ $(fileop fill "$1" "$2" "$3") == OK ]] || give_up "fill $1"
+	else
+		must dd if=/dev/zero "of=$1" bs=1M "count=$2" status=none
+	fi
+	chmod 600 "$1"
+	must mkswap -q "$1"
+}
+
+# sums FILE...: checksums of what the disk has.
+sums() {
+	drop_caches
+	sha256sum "$@"
+}
+
+# blocks_with FILE FLAG: the number of blocks that FIEMAP shows with it.
+blocks_with() { fileop fiemap "$1" | awk -v flag="$2" '$0 ~ " " flag { n += $3 } END { print n + 0 }'; }
+extents() { fileop fiemap "$1" | wc -l; }
+
+vmstat() { awk -v name="$1" '$1 == name { print $2 }' /proc/vmstat; }
+swapping() { awk -v file="$1" 'NR > 1 && $1 == file { n++ } END { print n + 0 }' /proc/swaps; }
+
+# swap_used FILE: KiB.
+swap_used() { awk -v file="$1" '$1 == file { print $4 }' /proc/swaps; }
+
+# turn_on FILE [ARG...]: swapon; the test ends if that fails.
+turn_on() {
+	must swapon "$@"
+}
+
+# swap_and_hold MIB [OPTION...]: memory is filled and swapped out, and stays so until let_go, which
+# prints how many of its pages are wrong.
+swap_and_hold() {
+	local size=$1
+	shift
+	rm -f /tmp/hold
+	swapmem -o "$@" -w /tmp/hold "$size" >/tmp/held 2>&1 &
+	held=$!
+	while [[ ! -e /tmp/hold ]]; do
+		kill -0 "$held" 2>/dev/null || give_up "swapmem: $(</tmp/held)"
+		sleep 0.05
+	done
+}
+let_go() {
+	rm /tmp/hold
+	while kill -0 "$held" 2>/dev/null; do sleep 0.05; done
+	cat /tmp/held
+}
+
+# markers FILE...: how many pages of the disk's content of these files were swapped out by
+# `swapmem -m`.
+markers() {
+	drop_caches
+	cat "$@" | fileop markers
+}
