@@ -11,6 +11,7 @@ use super::format::Geometry;
 use super::node::{self, Identity};
 use super::types::BlockNr;
 use crate::platform::{mutex, new_arc, zeroed_block, Arc, Block, Box, Map, Mutex};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A node that does not change any more.
 pub type Clean = Arc<Box<Block>>;
@@ -68,6 +69,9 @@ pub struct Store<D> {
     /// `SuperBlock::metadata_uuid`.
     pub uuid: [u8; 16],
     cache: Mutex<Cache>,
+    /// Number of nodes in the cache, for whoever must not wait: reclaim asks for it while the lock
+    /// is held by a task that allocates.
+    count: AtomicUsize,
 }
 
 impl<D: BlockDevice> Store<D> {
@@ -78,6 +82,7 @@ impl<D: BlockDevice> Store<D> {
             geometry,
             uuid,
             cache: mutex!(Cache::default(), "oxfs node cache")?,
+            count: AtomicUsize::new(0),
         })
     }
 
@@ -119,6 +124,7 @@ impl<D: BlockDevice> Store<D> {
                 pinned,
             },
         )?;
+        self.count.store(cache.nodes.len(), Relaxed);
         Ok(())
     }
 
@@ -131,16 +137,21 @@ impl<D: BlockDevice> Store<D> {
 
     /// Drops the node of a block that was freed.
     pub fn forget(&self, block: BlockNr) {
-        self.cache.lock().nodes.remove(&block.0);
+        let mut cache = self.cache.lock();
+        cache.nodes.remove(&block.0);
+        self.count.store(cache.nodes.len(), Relaxed);
     }
 
-    /// Number of nodes in the cache.
+    /// Number of nodes in the cache. Does not wait.
     pub fn cached(&self) -> usize {
-        self.cache.lock().nodes.len()
+        self.count.load(Relaxed)
     }
 
     /// Evicts up to `want` nodes and returns how many went.
     pub fn shrink(&self, want: usize) -> usize {
-        self.cache.lock().evict(want)
+        let mut cache = self.cache.lock();
+        let evicted = cache.evict(want);
+        self.count.store(cache.nodes.len(), Relaxed);
+        evicted
     }
 }
