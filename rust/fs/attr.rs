@@ -65,14 +65,17 @@ pub fn set(inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
         return Ok(());
     }
     // The VFS knows how ids are mapped and which bits go with which; what comes out is stored.
-    let saved = change.apply();
-    store(inode).inspect_err(|_| change.undo(&saved))
+    let (saved, wanted) = inode.data().alone(|| (change.apply(), attributes(inode)));
+    let stored = inode.join(|volume, id| volume.set_attr(id, &wanted));
+    let attr = stored.inspect_err(|_| inode.data().alone(|| change.undo(&saved)))?;
+    apply(inode, &attr);
+    Ok(())
 }
 
-/// Stores mode, owners and times as the VFS has them.
-fn store(inode: &Inode) -> Result {
+/// Mode, owners and times as the VFS has them.
+fn attributes(inode: &Inode) -> AttrChange {
     let times = inode.times();
-    let change = AttrChange {
+    AttrChange {
         mode: Some(inode.mode()),
         uid: Some(inode.uid()),
         gid: Some(inode.gid()),
@@ -80,10 +83,7 @@ fn store(inode: &Inode) -> Result {
         mtime: Some(to_engine(times.mtime)),
         ctime: Some(to_engine(times.ctime)),
         ..AttrChange::default()
-    };
-    let attr = inode.join(|volume, id| volume.set_attr(id, &change))?;
-    apply(inode, &attr);
-    Ok(())
+    }
 }
 
 /// What stat(2) tells beyond what the VFS knows.

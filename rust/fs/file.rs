@@ -249,6 +249,7 @@ pub fn refresh(inode: &Inode) -> Result {
     let _blocks = inode.data().file()?.blocks();
     let attr = inode.query(|volume, id| volume.inode(id))?;
     super::inode::apply(inode, &attr);
+    inode.set_sectors(attr.blocks.saturating_mul(8));
     Ok(())
 }
 

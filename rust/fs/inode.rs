@@ -67,6 +67,12 @@ impl Data {
         *self.stored.lock()
     }
 
+    /// Runs `change` while no [`apply`] does.
+    pub fn alone<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _stored = self.stored.lock();
+        change()
+    }
+
     /// Remembers that transaction `generation` changed the inode.
     pub fn note(&self, generation: Generation) {
         let mut old = self.changed.load(Relaxed);
@@ -188,18 +194,25 @@ pub fn set_up(new: &NewInode<Oxfs>, attr: &Attr) -> Result {
     new.set_generation(attr.generation as u32);
     let inode = new.inode();
     inode.set_size(attr.size);
+    inode.set_sectors(attr.blocks.saturating_mul(8));
     inode.set_times(&attr::times_of(attr));
     apply(inode, attr);
     Ok(())
 }
 
 /// Takes over attributes that the engine returned. Times that the VFS has changed meanwhile stay,
-/// unless the engine changed them too. The size of a regular file stays.
+/// unless the engine changed them too. Size and blocks of a regular file stay: they belong to the
+/// data path.
+///
+/// Two changes of an inode may come here in another order than they were made in: not all of them
+/// hold the inode's lock (storing times, moving a directory). The engine counts changes; of two,
+/// the later one's attributes win.
 pub fn apply(inode: &Inode, attr: &Attr) {
-    let old = {
-        let mut stored = inode.data().stored.lock();
-        core::mem::replace(&mut *stored, *attr)
-    };
+    let mut stored = inode.data().stored.lock();
+    if (attr.change.wrapping_sub(stored.change) as i64) < 0 {
+        return;
+    }
+    let old = core::mem::replace(&mut *stored, *attr);
     let mut times = inode.times();
     let (old_times, new_times) = (attr::times_of(&old), attr::times_of(attr));
     for (now, old, new) in [
@@ -213,10 +226,10 @@ pub fn apply(inode: &Inode, attr: &Attr) {
     }
     inode.set_times(&times);
     inode.set_attributes(attr.mode, attr.uid, attr.gid, attr.nlink);
-    inode.set_sectors(attr.blocks.saturating_mul(8));
     attr::apply_flags(inode, attr.flags);
     if !inode.is_reg() {
         inode.set_size(attr.size);
+        inode.set_sectors(attr.blocks.saturating_mul(8));
     }
 }
 

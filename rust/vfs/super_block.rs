@@ -68,8 +68,8 @@ pub trait SuperOperations<F: FileSystem> {
     /// Shows the options, each with a comma before it, for `/proc/mounts`.
     fn show_options(sb: &SuperBlock<F>, out: &mut SeqFile) -> Result;
 
-    /// Objects that `free_cached` could free. Does not sleep for long: called under memory
-    /// pressure.
+    /// Objects that `free_cached` could free. Takes no lock: called under memory pressure, also
+    /// by tasks that hold the filesystem's locks.
     fn count_cached(sb: &SuperBlock<F>) -> usize;
 
     /// Frees about `count` cached objects and returns how many it did.
