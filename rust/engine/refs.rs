@@ -32,7 +32,7 @@ fn parse(key: &Key, data: &[u8]) -> Result<Shared> {
     let item = RefsItem::read_from_bytes(data).map_err(|_| bad())?;
     let run = Run::new(BlockNr(key.object), item.len.get());
     let fits = run.len > 0 && run.start.0.checked_add(run.len).is_some();
-    if key.kind != item_kind::REFS || item.count.get() < 2 || !fits {
+    if key.kind != item_kind::REFS || key.offset != 0 || item.count.get() < 2 || !fits {
         return Err(bad());
     }
     Ok(Shared {
