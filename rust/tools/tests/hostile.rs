@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Hostile images: a volume with something of everything, damaged in one or a few places with its
+//! checksums made right again, then mounted, read, checked and worked on. Nothing may panic or
+//! run without end; what the answers are does not matter here.
+//!
+//! `OXFS_HOSTILE_CASES=N` tries N images, `OXFS_HOSTILE_SEED=N` begins with image N.
+
+mod common;
+
+use common::{at, formatted, mount, new_inode, root, Random, SMALL};
+use oxfs::check::check;
+use oxfs::engine::data::Written;
+use oxfs::engine::device::{BlockDevice, Write};
+use oxfs::engine::format::{tree_kind, SuperBlock};
+use oxfs::engine::inode::NewInode;
+use oxfs::engine::mount::MountOptions;
+use oxfs::engine::node;
+use oxfs::engine::reflink::Clone as CloneRange;
+use oxfs::engine::rename::{Rename, RenameFlags};
+use oxfs::engine::super_block;
+use oxfs::engine::types::{
+    Backing, BlockNr, FileBlock, FileType, InodeId, MAX_FILE_BLOCKS, MAX_FILE_SIZE,
+};
+use oxfs::engine::volume::Volume;
+use oxfs::engine::xattr::XattrMode;
+use oxfs::platform::Block;
+use oxfs::sim::{Image, SimDisk};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+type V = Volume<SimDisk>;
+
+/// Steps of a loop that an intact volume of this size never needs.
+const STEPS: usize = 3000;
+
+fn write_file(disk: &SimDisk, volume: &V, id: InodeId, start: u64, len: u64) {
+    let Ok(()) = volume.reserve(len) else { return };
+    let Ok(run) = volume.stage(id, FileBlock(start), len) else {
+        return;
+    };
+    volume.unreserve(len - run.len);
+    for i in 0..run.len {
+        let data = [i as u8; 4096];
+        let _ = disk.write(&[Write {
+            block: BlockNr(run.start.0 + i),
+            data: &data,
+        }]);
+    }
+    let size = start.saturating_add(run.len).saturating_mul(4096);
+    let staged = Written::Staged(run.start);
+    let _ = volume.finish_write(id, FileBlock(start), run.len, staged, Some(size));
+}
+
+/// A volume with every kind of item, several leaves and an inner node.
+fn rich() -> SimDisk {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let top = root(&volume);
+    let file = new_inode(0o100644, at(3));
+    let dir = new_inode(0o040755, at(3));
+    let sub = volume.create(top, b"sub", &dir).expect("create").value.id;
+    let deep = volume.create(sub, b"deep", &dir).expect("create").value.id;
+    for i in 0..120 {
+        let name = format!("a file with a rather long name, number {i}");
+        let into = [top, sub, deep][i % 3];
+        volume.create(into, name.as_bytes(), &file).expect("create");
+    }
+    let target = vec![b't'; 3000];
+    let link = NewInode {
+        symlink: Some(&target),
+        ..new_inode(0o120777, at(3))
+    };
+    volume.create(sub, b"symlink", &link).expect("create");
+    let data = volume.create(top, b"data", &file).expect("create").value.id;
+    volume
+        .link(data, deep, b"second name", at(4))
+        .expect("link");
+    let value = vec![7; 1000];
+    volume
+        .set_xattr(data, b"user.x", Some(&value), XattrMode::Any, at(4))
+        .expect("xattr");
+    for i in 0..60 {
+        write_file(&disk, &volume, data, i * 5, 1 + i % 4);
+    }
+    volume.prealloc(data, FileBlock(400), 40).expect("prealloc");
+    let copy = volume
+        .create(deep, b"copy", &file)
+        .expect("create")
+        .value
+        .id;
+    let clone = CloneRange {
+        source: data,
+        from: FileBlock(0),
+        target: copy,
+        to: FileBlock(0),
+        len: 200,
+    };
+    let mut done = 0;
+    while done < clone.len {
+        let step = CloneRange {
+            from: FileBlock(done),
+            to: FileBlock(done),
+            len: clone.len - done,
+            ..clone
+        };
+        done += volume.clone_range(&step).expect("clone").value;
+    }
+    let swap = volume.create(top, b"swap", &file).expect("create").value.id;
+    write_file(&disk, &volume, swap, 0, 30);
+    write_file(&disk, &volume, swap, 30, 30);
+    volume.set_swapping(swap, true).expect("pin");
+    volume.swap_activate(swap, 60, &[0; 4096]).expect("swapon");
+    volume.set_swapping(swap, false).expect("unpin");
+    let gone = volume.create(top, b"gone", &file).expect("create").value.id;
+    write_file(&disk, &volume, gone, 3, 9);
+    volume.unlink(top, b"gone", at(5)).expect("unlink");
+    volume.unmount().expect("unmount");
+    common::assert_clean(&disk);
+    disk
+}
+
+/// The nodes and super blocks of an image.
+fn metadata(image: &Image) -> (Vec<BlockNr>, Vec<BlockNr>) {
+    let magic = |at: BlockNr, place: usize, magic: &[u8]| {
+        image
+            .get(at)
+            .is_some_and(|block| block[place..place + magic.len()] == *magic)
+    };
+    let node = 0x6e78_6f31u32.to_le_bytes();
+    let blocks = image.blocks();
+    let nodes = blocks
+        .iter()
+        .copied()
+        .filter(|at| magic(*at, 4, &node))
+        .collect();
+    let supers = blocks
+        .iter()
+        .copied()
+        .filter(|at| magic(*at, 4, b"oxfs"))
+        .collect();
+    (nodes, supers)
+}
+
+fn nasty(random: &mut Random) -> u64 {
+    match random.below(14) {
+        0 => 0,
+        1 => 1,
+        2 => u64::MAX,
+        3 => u64::MAX - 1,
+        4 => 1 << 63,
+        5 => (1 << 63) - 1,
+        6 => MAX_FILE_BLOCKS,
+        7 => MAX_FILE_SIZE,
+        8 => 32768,
+        9 => SMALL,
+        10 => u64::from(u32::MAX),
+        11 => random.below(64),
+        12 => random.below(SMALL),
+        _ => random.next(),
+    }
+}
+
+/// Writes a nasty number of 1, 2, 4 or 8 bytes somewhere into `data`.
+fn scribble(data: &mut [u8], random: &mut Random) {
+    if data.is_empty() {
+        return;
+    }
+    let width = 1 << random.below(4);
+    let at = random.below(data.len() as u64) as usize;
+    let at = if random.below(4) == 0 {
+        at
+    } else {
+        at / width * width
+    };
+    let end = (at + width).min(data.len());
+    let value = nasty(random).to_le_bytes();
+    data[at..end].copy_from_slice(&value[..end - at]);
+}
+
+fn damage_node(block: &mut Block, random: &mut Random) {
+    let n = node::count(block) as u64;
+    match random.below(8) {
+        // Anywhere in the header, the slots or the values.
+        0 => scribble(&mut block[24..], random),
+        1 => scribble(&mut block[24..64 + (n as usize * 33).min(4032)], random),
+        // A value of a leaf, or a slot of an inner node.
+        _ if node::level(block) == 0 && n > 0 => {
+            let i = random.below(n) as usize;
+            scribble(node::leaf_data_mut(block, i), random);
+        }
+        _ => scribble(&mut block[64..64 + (n as usize * 33).min(4032)], random),
+    }
+    node::seal(block);
+}
+
+fn damage(disk: &SimDisk, nodes: &[BlockNr], supers: &[BlockNr], random: &mut Random) {
+    for _ in 0..1 + random.below(3) {
+        if random.below(12) == 0 {
+            // The same in all copies.
+            let seed = random.next();
+            for at in supers {
+                disk.damage(*at, |block| {
+                    scribble(&mut block[48..568], &mut Random(seed));
+                    let _ = super_block::seal(block, at.0);
+                });
+            }
+        } else {
+            let at = nodes[random.below(nodes.len() as u64) as usize];
+            disk.damage(at, |block| damage_node(block, random));
+        }
+    }
+}
+
+/// Reads everything below `dir`.
+fn read_all(volume: &V, dir: InodeId, depth: usize, found: &mut Vec<(InodeId, FileType)>) {
+    let mut from = 0;
+    for _ in 0..STEPS {
+        let mut entries = Vec::new();
+        if volume.readdir(dir, from, 50, &mut entries).is_err() {
+            return;
+        }
+        let Some(last) = entries.last() else { return };
+        from = last.cookie + 1;
+        for entry in &entries {
+            if found.len() > STEPS {
+                return;
+            }
+            found.push((entry.id, entry.kind));
+            let _ = volume.lookup(dir, &entry.name);
+            if entry.kind == FileType::Directory && depth < 8 {
+                read_all(volume, entry.id, depth + 1, found);
+            }
+        }
+    }
+}
+
+fn read_inode(volume: &V, disk: &SimDisk, id: InodeId) {
+    let _ = volume.inode(id);
+    let _ = volume.parent(id);
+    let _ = volume.read_link(id, &mut Vec::new());
+    let _ = volume.list_xattr(id, &mut Vec::new());
+    let _ = volume.get_xattr(id, b"user.x", &mut Vec::new());
+    let _ = volume.first_hole(id, 500);
+    let mut at = 0;
+    for _ in 0..STEPS {
+        let Ok(map) = volume.map(id, FileBlock(at), u64::MAX) else {
+            break;
+        };
+        assert!(map.len > 0);
+        if let Backing::Written { at, .. } = map.backing {
+            let _ = disk.read(at, &mut [0; 4096]);
+        }
+        at = map.start.0 + map.len;
+        if at >= MAX_FILE_BLOCKS {
+            break;
+        }
+    }
+}
+
+fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut Random) {
+    let start = random.below(450);
+    let len = 1 + random.below(60);
+    match random.below(10) {
+        0 => {
+            for _ in 0..STEPS {
+                if volume
+                    .truncate(id, start * 4096, at(9))
+                    .map_or(true, |done| done.value)
+                {
+                    break;
+                }
+            }
+        }
+        1 => {
+            let mut at = start;
+            for _ in 0..STEPS {
+                let Ok(done) = volume.punch(id, FileBlock(at), start + len - at) else {
+                    break;
+                };
+                at = done.value.0;
+                if at >= start + len {
+                    break;
+                }
+            }
+        }
+        2 => {
+            let _ = volume.prealloc(id, FileBlock(start), len);
+        }
+        3 => {
+            let _ = volume.collapse(id, FileBlock(start), len);
+        }
+        4 => {
+            let _ = volume.insert(id, FileBlock(start), len);
+        }
+        5 => {
+            if volume.prepare_write(id, FileBlock(start), len).is_ok() {
+                write_file(disk, volume, id, start, len);
+            }
+        }
+        6 => {
+            let _ = volume.set_swapping(id, true);
+            let _ = volume.swap_activate(id, 60, &[1; 4096]);
+            let _ = volume.swap_run(id, 1, 60);
+            let _ = volume.set_swapping(id, false);
+            let _ = volume.restore_swap(id);
+        }
+        7 => {
+            let value = [1; 200];
+            let _ = volume.set_xattr(id, b"user.x", Some(&value), XattrMode::Any, at(9));
+        }
+        8 => {
+            let target = root(volume);
+            let _ = volume.link(id, target, b"another", at(9));
+        }
+        _ => {
+            let target = InodeId {
+                ino: oxfs::engine::types::Ino(20),
+                ..id
+            };
+            let _ = volume.clone_range(&CloneRange {
+                source: id,
+                from: FileBlock(start),
+                target,
+                to: FileBlock(start + 1000),
+                len,
+            });
+        }
+    }
+}
+
+fn change_names(volume: &V, random: &mut Random) {
+    let top = root(volume);
+    let new = new_inode(0o100600, at(9));
+    let _ = volume.create(top, b"new file", &new);
+    let _ = volume.create(top, b"new dir", &new_inode(0o040700, at(9)));
+    let _ = volume.tmpfile(top.subvol, &new);
+    let sub = volume
+        .lookup(top, b"sub")
+        .ok()
+        .flatten()
+        .map_or(top, |(id, _)| id);
+    let names: [&[u8]; 5] = [b"data", b"sub", b"swap", b"new dir", b"second name"];
+    for flags in [RenameFlags::Replace, RenameFlags::Exchange] {
+        let pick = |random: &mut Random| names[random.below(5) as usize];
+        let (old_name, new_name) = (pick(random), pick(random));
+        let (old_dir, new_dir) = (top, if random.below(2) == 0 { top } else { sub });
+        let _ = volume.rename(&Rename {
+            old_dir,
+            old_name,
+            new_dir,
+            new_name,
+            flags,
+            time: at(9),
+        });
+    }
+    for name in names {
+        let gone = match random.below(2) {
+            0 => volume.unlink(top, name, at(9)),
+            _ => volume.rmdir(top, name, at(9)),
+        };
+        if let Ok(gone) = gone {
+            finish(volume, gone.value.id);
+        }
+    }
+}
+
+fn finish(volume: &V, id: InodeId) {
+    for _ in 0..STEPS {
+        if volume.finish_orphan(id).map_or(true, |done| done.value) {
+            break;
+        }
+    }
+}
+
+fn exercise(disk: &SimDisk, random: &mut Random) {
+    let _ = check(disk);
+    let Ok(volume) = Volume::mount(disk.clone(), &MountOptions { read_only: false }) else {
+        return;
+    };
+    let top = root(&volume);
+    let mut found = vec![(top, FileType::Directory)];
+    read_all(&volume, top, 0, &mut found);
+    for (id, _) in &found {
+        read_inode(&volume, disk, *id);
+    }
+    let _ = volume.statfs();
+    // Reading may have found the damage and stopped all changes: changes meet it first then.
+    drop(volume);
+    let Ok(volume) = Volume::mount(disk.clone(), &MountOptions { read_only: false }) else {
+        return;
+    };
+    for round in 0..12 {
+        let (id, _) = found[random.below(found.len() as u64) as usize];
+        change(&volume, disk, id, random);
+        if round % 4 == 0 {
+            change_names(&volume, random);
+            let _ = volume.commit();
+        }
+    }
+    if let Ok(Some(ino)) = volume.orphan_next(top.subvol, None) {
+        finish(&volume, InodeId { ino, ..top });
+    }
+    let _ = volume.trim_group(0, 1);
+    let _ = volume.unmount();
+    let _ = check(disk);
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(default)
+}
+
+#[test]
+fn nothing_panics() {
+    let image = rich().image();
+    let (nodes, supers) = metadata(&image);
+    assert!(
+        nodes.len() > 20 && supers.len() == 4,
+        "{nodes:?} {supers:?}"
+    );
+    let first = number("OXFS_HOSTILE_SEED", 0);
+    let cases = number("OXFS_HOSTILE_CASES", 4000);
+    let mut bad = Vec::new();
+    for seed in first..first + cases {
+        let mut random = Random(seed);
+        let disk = SimDisk::with_image(SMALL, image.clone());
+        damage(&disk, &nodes, &supers, &mut random);
+        if catch_unwind(AssertUnwindSafe(|| exercise(&disk, &mut random))).is_err() {
+            eprintln!("image {seed}");
+            bad.push(seed);
+        }
+    }
+    assert!(
+        bad.is_empty(),
+        "{} images: {:?}",
+        bad.len(),
+        &bad[..bad.len().min(20)]
+    );
+}
+
+/// Every tree is among what gets damaged.
+#[test]
+fn all_trees_are_there() {
+    let image = rich().image();
+    let (nodes, supers) = metadata(&image);
+    for tree in tree_kind::FOREST..=tree_kind::SUBVOLUME {
+        let has = |at: &&BlockNr| {
+            image
+                .get(**at)
+                .is_some_and(|block| node::tree(block) == tree)
+        };
+        assert!(nodes.iter().filter(has).count() > 0, "tree {tree}");
+    }
+    for at in supers {
+        let block = image.get(at).expect("super block");
+        let sb: &SuperBlock = super_block::parse(block).expect("super block");
+        assert_eq!(sb.block.get(), at.0);
+    }
+}
