@@ -13,7 +13,7 @@
 //! the volume refuses every further change.
 
 use super::device::{BlockDevice, Write};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::format::{item_kind, SpaceItem};
 use super::node::{self, Key};
 use super::store::Clean;
@@ -93,6 +93,10 @@ impl<D: BlockDevice> Volume<D> {
     /// Phase 1. `None` when nothing was changed.
     fn close(&self) -> Result<Option<Closed>> {
         let mut state = self.state.write();
+        // After a failed commit nothing may pass for durable.
+        if state.fault.is_some() {
+            return Err(Error::ReadOnly);
+        }
         if !state.is_dirty() {
             return Ok(None);
         }
@@ -234,8 +238,13 @@ impl<D: BlockDevice> Txn<'_, D> {
                 .next_item(&self.store.uuid, group, self.state.generation);
             self.put_space(group, item)?;
         }
-        debug_assert!(self.state.space.dirty_group(done).is_none());
-        Ok(())
+        match self.state.space.dirty_group(done) {
+            None => Ok(()),
+            Some(_) => Err(Error::corrupt(
+                BlockNr(0),
+                "group changed while its item was written",
+            )),
+        }
     }
 
     fn put_space(&mut self, group: u64, item: SpaceItem) -> Result<()> {

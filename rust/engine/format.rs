@@ -365,6 +365,14 @@ pub struct ForestItem {
     pub reserved: U32,
 }
 
+/// Flags of a subvolume.
+pub mod subvolume_flag {
+    /// Nothing in it may change.
+    pub const READ_ONLY: u64 = 1;
+    /// It is being dropped: only its tree's structure is whole.
+    pub const DROPPING: u64 = 2;
+}
+
 /// Space tree: a group.
 #[derive(
     Debug,

@@ -12,6 +12,7 @@
 //! | trees | [`node`], [`store`], [`tree`], [`tree_write`], [`refs`] |
 //! | transactions | [`volume`], [`commit`], [`mount`], [`mkfs`] |
 //! | files | [`inode`], [`extent`], [`data`], [`reflink`], [`swap`], [`swap_plan`], [`discard`], [`orphan`] |
+//! | snapshots | [`snapshot`] |
 //! | names | [`dir`], [`namei`], [`rename`], [`symlink`], [`xattr`], [`hash`] |
 #![forbid(unsafe_code)]
 
@@ -36,6 +37,7 @@ pub mod readers;
 pub mod reflink;
 pub mod refs;
 pub mod rename;
+pub mod snapshot;
 pub mod space;
 pub mod store;
 pub mod super_block;

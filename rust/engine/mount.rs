@@ -190,14 +190,17 @@ fn load_space<D: BlockDevice>(store: &Store<D>, state: &mut State) -> Result<()>
     Ok(())
 }
 
+/// The item of a subvolume.
+pub(super) fn forest_item<D: BlockDevice>(view: View<'_, D>, data: &[u8]) -> Result<ForestItem> {
+    let at = view.state.forest.ptr.block;
+    ForestItem::read_from_bytes(data).map_err(|_| Error::corrupt(at, "forest item"))
+}
+
 fn load_subvolume<D: BlockDevice>(view: View<'_, D>, id: SubvolId) -> Result<Subvol> {
     let at = view.state.forest.ptr.block;
+    let key = Key::new(id.0, item_kind::FOREST, 0);
     let item = view
-        .get(
-            TreeId::Forest,
-            &Key::new(id.0, item_kind::FOREST, 0),
-            |data| ForestItem::read_from_bytes(data).map_err(|_| Error::corrupt(at, "forest item")),
-        )?
+        .get(TreeId::Forest, &key, |data| forest_item(view, data))?
         .ok_or(Error::NotFound)?;
     if id > MAX_SUBVOL || item.next_ino.get() < FIRST_INO.0 {
         return Err(Error::corrupt(at, "forest item"));

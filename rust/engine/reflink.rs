@@ -83,9 +83,10 @@ impl<D: BlockDevice> Volume<D> {
         if !fits(clone.from) || !fits(clone.to) {
             return Err(Error::FileTooBig);
         }
-        self.check_not_swapping(clone.source)?;
         self.restore_swap(clone.target)?;
         self.update(Cost::items(STEP, false), |txn| {
+            txn.check_not_swapping(clone.source)?;
+            txn.check_not_swapping(clone.target)?;
             let mut done = 0;
             for _ in 0..STEP / 4 {
                 if done >= clone.len {

@@ -62,14 +62,14 @@ impl<D: BlockDevice> View<'_, D> {
     /// Whether the block at `start` must not be written in place because of its count, and how
     /// many of the `len` blocks from there on are alike.
     pub fn shared(&self, start: BlockNr, len: u64) -> Result<(bool, u64)> {
-        let (count, alike) = self.owners(Run::new(start, len))?;
+        let (count, mut alike) = self.owners(Run::new(start, len))?;
         if count > 1 {
             return Ok((true, alike));
         }
         for fallen in [&self.state.unshared, &self.state.unshared_closing] {
             match fallen.first(start.0, alike) {
                 Some((at, n)) if at == start.0 => return Ok((true, n)),
-                Some((at, _)) => return Ok((false, at - start.0)),
+                Some((at, _)) => alike = at - start.0,
                 None => {}
             }
         }

@@ -81,6 +81,14 @@ pub(super) fn drop_from<D: BlockDevice>(
 }
 
 impl<D: BlockDevice> Txn<'_, D> {
+    /// `SwapActive` if the file is an active swapfile.
+    pub(super) fn check_not_swapping(&self, id: InodeId) -> Result<()> {
+        match self.state.swapping.contains(&id.st_ino()) {
+            true => Err(Error::SwapActive),
+            false => Ok(()),
+        }
+    }
+
     fn set_swap_flag(&mut self, id: InodeId, set: bool) -> Result<()> {
         let mut attr = inode::load(self.view(), id)?;
         let flags = if set {
@@ -247,14 +255,6 @@ impl<D: BlockDevice> Volume<D> {
         }
     }
 
-    /// `SwapActive` if the file is an active swapfile.
-    pub(super) fn check_not_swapping(&self, id: InodeId) -> Result<()> {
-        match self.state.read().swapping.contains(&id.st_ino()) {
-            true => Err(Error::SwapActive),
-            false => Ok(()),
-        }
-    }
-
     /// The first of the file's first `pages` blocks that is a hole.
     pub fn first_hole(&self, id: InodeId, pages: u64) -> Result<Option<FileBlock>> {
         let mut at = 0;
@@ -338,11 +338,14 @@ impl<D: BlockDevice> Volume<D> {
         while from < MAX_FILE_BLOCKS {
             let place = Place::swap(victim);
             let cost = Cost::items(STEP, true);
-            from = self
-                .update(cost, |txn| {
-                    Ok(txn.drop_extents(place, from, MAX_FILE_BLOCKS, STEP)?.0)
-                })?
-                .value;
+            let step = self.update(cost, |txn| {
+                // It may have become active meanwhile, and keeps what it has then.
+                if txn.state.swapping.contains(&victim.st_ino()) {
+                    return Ok(MAX_FILE_BLOCKS);
+                }
+                Ok(txn.drop_extents(place, from, MAX_FILE_BLOCKS, STEP)?.0)
+            })?;
+            from = step.value;
         }
         self.commit()?;
         Ok(true)
@@ -495,11 +498,11 @@ impl<D: BlockDevice> Volume<D> {
     /// tree, as blocks that read as zeros. `SwapActive` if it is active.
     pub fn restore_swap(&self, id: InodeId) -> Result<()> {
         while self.inode(id)?.flags & INODE_SWAP != 0 {
-            self.check_not_swapping(id)?;
-            if self
-                .update(Cost::items(STEP, true), |txn| txn.restore_step(id))?
-                .value
-            {
+            let step = self.update(Cost::items(STEP, true), |txn| {
+                txn.check_not_swapping(id)?;
+                txn.restore_step(id)
+            })?;
+            if step.value {
                 break;
             }
         }
@@ -520,8 +523,8 @@ impl<D: BlockDevice> Volume<D> {
         if start.0.saturating_add(len) > 1 {
             self.restore_swap(id)?;
         }
-        self.check_not_swapping(id)?;
         self.update(Cost::FREES, |txn| {
+            txn.check_not_swapping(id)?;
             txn.drop_extents(Place::swap(id), 0, 1, 1).map(drop)
         })
     }

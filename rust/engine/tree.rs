@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::format::{tree_kind, RootItem};
 use super::node::{self, Identity, Key, Ptr};
 use super::store::{Clean, Store};
-use super::types::{BlockNr, Generation, SubvolId};
+use super::types::{BlockNr, Generation, Run, SubvolId};
 use super::volume::State;
 use crate::platform::Block;
 use core::ops::{ControlFlow, Deref};
@@ -104,7 +104,12 @@ impl Bounds {
     /// Those of child `i` of `parent`, whose own are `self`.
     pub fn of_child(self, parent: &Block, i: usize) -> Self {
         Self {
-            lower: node::child(parent, i).map_or(self.lower, |(key, _)| key),
+            // The first child owns everything from the parent's own bound on, also what is before
+            // its slot's key: a child that was before it may be gone.
+            lower: match i {
+                0 => self.lower,
+                _ => node::child(parent, i).map_or(self.lower, |(key, _)| key),
+            },
             upper: node::child(parent, i + 1).map_or(self.upper, |(key, _)| Some(key)),
         }
     }
@@ -283,18 +288,20 @@ impl<'a, D: BlockDevice> View<'a, D> {
             }
             match bounds.lower.prev() {
                 Some(before) if before < at => at = before,
-                _ => return Ok(None),
+                Some(_) => return Err(Error::corrupt(BlockNr(0), "bounds of a leaf")),
+                None => return Ok(None),
             }
         }
     }
 
-    /// Whether a node on the way to `key` belongs to another tree as well.
+    /// Whether a node on the way to `key` belongs to another tree as well, or did so in a
+    /// transaction that a crash may bring back: the data below it must not be written in place.
     pub fn path_shared(&self, id: SubvolId, key: &Key) -> Result<bool> {
         let tree = TreeId::Subvol(id);
         let root = self.state.root(tree)?;
         let (mut ptr, mut level, mut bounds) = (root.ptr, root.level, Bounds::ALL);
         loop {
-            if self.node_shared(tree, ptr)? {
+            if self.shared(ptr.block, 1)?.0 {
                 return Ok(true);
             }
             if level == 0 {
@@ -311,7 +318,8 @@ impl<'a, D: BlockDevice> View<'a, D> {
         }
     }
 
-    /// Whether a node belongs to another tree as well.
+    /// Whether a node belongs to another tree as well. (Nodes of an older transaction are never
+    /// written in place, so it does not matter here when a count fell.)
     pub fn node_shared(&self, tree: TreeId, ptr: Ptr) -> Result<bool> {
         let TreeId::Subvol(id) = tree else {
             return Ok(false);
@@ -319,6 +327,7 @@ impl<'a, D: BlockDevice> View<'a, D> {
         if ptr.generation > self.state.subvol(id)?.last_snapshot {
             return Ok(false);
         }
-        self.shared(ptr.block, 1).map(|(shared, _)| shared)
+        let (count, _) = self.owners(Run::new(ptr.block, 1))?;
+        Ok(count > 1)
     }
 }

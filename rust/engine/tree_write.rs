@@ -117,8 +117,64 @@ impl<D: BlockDevice> Txn<'_, D> {
         Ok(ptr)
     }
 
+    /// Makes the root of a tree the transaction's own.
+    pub(super) fn own_root(&mut self, tree: TreeId) -> Result<BlockNr> {
+        let root = self.state.root(tree)?;
+        let ptr = self.own(tree, root.ptr, root.level, None)?;
+        if ptr != root.ptr {
+            let level = root.level;
+            self.set_root(tree, Root { ptr, level })?;
+        }
+        Ok(ptr.block)
+    }
+
+    /// The level of a node of the transaction.
+    pub(super) fn level_of(&self, block: BlockNr) -> Result<u8> {
+        Ok(node::level(self.dirty(block)?))
+    }
+
+    /// The first child of an inner node of the transaction.
+    pub(super) fn first_child(&self, parent: BlockNr) -> Result<(Key, Ptr)> {
+        node::child(self.dirty(parent)?, 0).ok_or_else(lost)
+    }
+
+    /// Makes the first child of an inner node of the transaction its own as well.
+    pub(super) fn own_first(&mut self, tree: TreeId, parent: BlockNr) -> Result<BlockNr> {
+        let level = self.level_of(parent)?.checked_sub(1).ok_or_else(lost)?;
+        self.own_child(tree, parent, 0, level, Bounds::ALL)
+            .map(|ptr| ptr.block)
+    }
+
+    /// Takes the slot of the first leaf or subtree, which is gone already, out of the tree;
+    /// `true` when nothing is left of it. `parent` is the node that had the slot.
+    pub(super) fn forget_first(&mut self, tree: TreeId, parent: BlockNr) -> Result<bool> {
+        node::inner_remove(self.dirty_mut(parent)?, 0);
+        // The nodes above on the left side that have no child any more go as well.
+        loop {
+            let root = self.state.root(tree)?;
+            let (mut above, mut at) = (None, root.ptr);
+            while node::level(self.dirty(at.block)?) > 0 && self.state.dirty.contains(&at.block.0) {
+                match node::child(self.dirty(at.block)?, 0) {
+                    Some((_, child)) if self.state.dirty.contains(&child.block.0) => {
+                        (above, at) = (Some(at), child);
+                    }
+                    _ => break,
+                }
+            }
+            let node = self.dirty(at.block)?;
+            if node::level(node) == 0 || node::count(node) > 0 {
+                return Ok(false);
+            }
+            self.free_node(at)?;
+            match above {
+                Some(above) => node::inner_remove(self.dirty_mut(above.block)?, 0),
+                None => return Ok(true),
+            }
+        }
+    }
+
     /// Frees a node that this transaction's trees do not point to any more.
-    fn free_node(&mut self, ptr: Ptr) -> Result<()> {
+    pub(super) fn free_node(&mut self, ptr: Ptr) -> Result<()> {
         self.state.changes += 1;
         self.store.forget(ptr.block);
         if self.state.dirty.remove(&ptr.block.0).is_some() {
@@ -281,25 +337,28 @@ impl<D: BlockDevice> Txn<'_, D> {
         Ok(new)
     }
 
+    /// Replaces the value of an item by one of the same size. Once the way to it is the
+    /// transaction's own this neither takes nor frees a block.
+    fn overwrite(&mut self, tree: TreeId, key: &Key, data: &[u8]) -> Result<()> {
+        let path = self.own_path(tree, key, false)?;
+        let leaf = self.dirty_mut(path.leaf)?;
+        let slot = node::leaf_search(leaf, key).map_err(|_| lost())?;
+        node::leaf_data_mut(leaf, slot).copy_from_slice(data);
+        Ok(())
+    }
+
     /// Inserts an item, or replaces the value of the one that is there.
     pub fn put(&mut self, tree: TreeId, key: &Key, data: &[u8]) -> Result<()> {
         if data.len() > MAX_ITEM {
             return Err(Error::Invalid("item larger than a third of a node"));
         }
+        if self.view().get(tree, key, |old| Ok(old.len()))? == Some(data.len()) {
+            return self.overwrite(tree, key, data);
+        }
         let mut path = self.own_path(tree, key, true)?;
         let leaf = self.dirty_mut(path.leaf)?;
-        let slot = match node::leaf_search(leaf, key) {
-            Err(slot) => slot,
-            Ok(slot) => {
-                let old = node::leaf_data_mut(leaf, slot);
-                if old.len() == data.len() {
-                    old.copy_from_slice(data);
-                    return Ok(());
-                }
-                node::leaf_remove(leaf, slot);
-                slot
-            }
-        };
+        let slot = node::leaf_search(leaf, key).inspect(|slot| node::leaf_remove(leaf, *slot));
+        let slot = slot.unwrap_or_else(|slot| slot);
         if node::leaf_fits(leaf, data.len()) {
             node::leaf_insert(leaf, slot, *key, data);
             return Ok(());

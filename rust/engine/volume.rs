@@ -35,6 +35,9 @@ pub struct Subvol {
     pub dirty: bool,
 }
 
+/// How often a change that finds no room is tried, with a commit before each further time.
+const ROUNDS: usize = 3;
+
 /// Everything that the state lock protects.
 pub struct State {
     /// The running transaction.
@@ -98,6 +101,13 @@ impl State {
     /// Blocks that are kept back so that a full volume can still delete, and commit.
     fn metadata_reserve(&self, geometry: Geometry) -> u64 {
         (geometry.blocks / 64).clamp(384, 4096)
+    }
+
+    /// Blocks that counting the children of shared nodes may take: none before the first snapshot.
+    fn sharing_cost(&self) -> u64 {
+        let snapshots = super::super_block::parse(&self.super_block)
+            .is_ok_and(|sb| sb.next_subvolume.get() > 1);
+        u64::from(snapshots) * 96
     }
 
     /// Blocks that the commit of the running transaction may still take: a path in every tree,
@@ -199,60 +209,64 @@ impl<D: BlockDevice> Volume<D> {
         cost: Cost,
         mut change: impl FnMut(&mut Txn<'_, D>) -> Result<R>,
     ) -> Result<Done<R>> {
-        self.make_room(cost)?;
-        let result = {
-            let mut state = self.state.write();
-            check_writable(&state)?;
-            let before = state.changes;
-            let running = state.generation;
-            let result = change(&mut Txn {
-                store: &self.store,
-                state: &mut state,
-            });
-            if result.is_err() && state.changes != before {
-                state.fault = Some("a change failed half way");
-            }
-            // What changed nothing has nothing to wait for.
-            let generation = if state.changes == before {
-                state.durable
-            } else {
-                running
-            };
-            result.map(|value| Done { value, generation })
-        };
-        result.inspect_err(|error| self.note(*error))
-    }
-
-    /// Commits while that gives the space that a change needs; `NoSpace` when there is none.
-    fn make_room(&self, cost: Cost) -> Result<()> {
-        for _ in 0..3 {
-            let pending = {
-                let state = self.state.read();
-                check_writable(&state)?;
-                let space = &state.space;
-                let keep = if cost.frees {
-                    0
-                } else {
-                    state.metadata_reserve(self.store.geometry)
-                };
-                let promised = if cost.frees { 0 } else { space.reserved() };
-                let need = cost.nodes.saturating_add(state.commit_cost());
-                if space.free() >= need.saturating_add(keep).saturating_add(promised) {
-                    return Ok(());
+        for _ in 0..ROUNDS {
+            match self.try_update(cost, &mut change) {
+                Ok(None) => self.commit()?,
+                Ok(Some(done)) => return Ok(done),
+                Err(error) => {
+                    self.note(error);
+                    return Err(error);
                 }
-                space.pinned() > 0
-            };
-            if !pending {
-                break;
             }
-            self.commit()?;
         }
         Err(Error::NoSpace)
     }
 
+    /// Makes a change if there is room for it; `None` if a commit may give room.
+    fn try_update<R>(
+        &self,
+        cost: Cost,
+        change: &mut impl FnMut(&mut Txn<'_, D>) -> Result<R>,
+    ) -> Result<Option<Done<R>>> {
+        let mut state = self.state.write();
+        check_writable(&state)?;
+        if !self.has_room(&state, cost) {
+            return match state.space.pinned() {
+                0 => Err(Error::NoSpace),
+                _ => Ok(None),
+            };
+        }
+        let before = state.changes;
+        let generation = state.generation;
+        let result = change(&mut Txn {
+            store: &self.store,
+            state: &mut state,
+        });
+        if result.is_err() && state.changes != before {
+            state.fault = Some("a change failed half way");
+        }
+        result.map(|value| Some(Done { value, generation }))
+    }
+
+    /// Whether a change can take the blocks that it may need.
+    fn has_room(&self, state: &State, cost: Cost) -> bool {
+        let space = &state.space;
+        let need = cost
+            .nodes
+            .saturating_add(state.commit_cost())
+            .saturating_add(state.sharing_cost());
+        let keep = match cost.frees {
+            true => 0,
+            false => state
+                .metadata_reserve(self.store.geometry)
+                .saturating_add(space.reserved()),
+        };
+        space.free() >= need.saturating_add(keep)
+    }
+
     /// Promises `blocks` for data that will be staged later, and what mapping them may take.
     pub fn reserve(&self, blocks: u64) -> Result<()> {
-        for _ in 0..3 {
+        for _ in 0..ROUNDS {
             {
                 let mut state = self.state.write();
                 check_writable(&state)?;

@@ -12,6 +12,7 @@ use oxfs::engine::inode::NewInode;
 use oxfs::engine::mkfs::{format, MkfsOptions};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::reflink::Clone as CloneRange;
+use oxfs::engine::snapshot::NewSnapshot;
 use oxfs::engine::types::{
     Backing, BlockNr, FileBlock, InodeId, Run, Time, MAX_FILE_BLOCKS, ROOT_INO,
 };
@@ -22,6 +23,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const FILES: usize = 4;
+/// The subvolume and its snapshots.
+const VIEWS: usize = 4;
 /// Files stay smaller than this, so that operations meet.
 const SPAN: u64 = 2200;
 
@@ -84,12 +87,19 @@ enum Op {
     Swapoff {
         file: usize,
     },
+    Snapshot {
+        view: usize,
+    },
+    Delete {
+        view: usize,
+    },
     Commit,
     Remount,
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let file = 0..FILES;
+    let file = 0..FILES * VIEWS;
+    let view = 0..VIEWS;
     let at = 0..SPAN;
     let len = prop_oneof![1u64..8, 1u64..700];
     prop_oneof![
@@ -109,9 +119,31 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(file, start, len)| Op::Insert { file, start, len }),
         3 => (file.clone(), 2..SPAN).prop_map(|(file, pages)| Op::Swapon { file, pages }),
         2 => file.prop_map(|file| Op::Swapoff { file }),
+        2 => view.clone().prop_map(|view| Op::Snapshot { view }),
+        1 => view.prop_map(|view| Op::Delete { view }),
         2 => Just(Op::Commit),
         1 => Just(Op::Remount),
     ]
+}
+
+impl Op {
+    /// The same operation on files that `pick` chooses.
+    fn with_files(&self, pick: impl Fn(usize) -> usize) -> Self {
+        let mut op = self.clone();
+        match &mut op {
+            Self::Write { file, .. }
+            | Self::Punch { file, .. }
+            | Self::Prealloc { file, .. }
+            | Self::Truncate { file, .. }
+            | Self::Collapse { file, .. }
+            | Self::Insert { file, .. }
+            | Self::Swapon { file, .. }
+            | Self::Swapoff { file } => *file = pick(*file),
+            Self::Clone { from, to, .. } => (*from, *to) = (pick(*from), pick(*to)),
+            Self::Snapshot { .. } | Self::Delete { .. } | Self::Commit | Self::Remount => {}
+        }
+        op
+    }
 }
 
 /// A file of the model.
@@ -241,8 +273,62 @@ impl World {
         self.models[file].swap.is_some()
     }
 
+    /// The file that a number from 0 to `FILES * VIEWS` - 1 means: those of the snapshots come after
+    /// the subvolume's own.
+    fn pick(&self, file: usize) -> usize {
+        file % self.files.len()
+    }
+
+    fn snapshot(&mut self, view: usize) -> Result<(), Error> {
+        let views = self.files.len() / FILES;
+        if views == VIEWS {
+            return Ok(());
+        }
+        let first = view % views * FILES;
+        let new = NewSnapshot {
+            source: self.files[first].subvol,
+            read_only: false,
+            uuid: [view as u8; 16],
+            time: NOW,
+        };
+        let subvol = self.volume.snapshot(&new)?.value;
+        for file in first..first + FILES {
+            self.files.push(InodeId {
+                subvol,
+                ..self.files[file]
+            });
+            let model = Model {
+                swap: None,
+                ..self.models[file].clone()
+            };
+            self.models.push(model);
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, view: usize) -> Result<(), Error> {
+        let first = view % (self.files.len() / FILES) * FILES;
+        let subvol = self.files[first].subvol;
+        let active = (first..first + FILES).any(|file| self.pinned(file));
+        if first == 0 || active {
+            assert_eq!(
+                self.volume.delete_subvolume(subvol).map(drop),
+                Err(Error::Busy)
+            );
+            return Ok(());
+        }
+        self.volume.delete_subvolume(subvol)?;
+        self.files.drain(first..first + FILES);
+        self.models.drain(first..first + FILES);
+        while !self.volume.drop_step(subvol)?.value {}
+        Ok(())
+    }
+
     fn apply(&mut self, op: &Op) -> Result<(), Error> {
+        let op = &op.with_files(|file| self.pick(file));
         match *op {
+            Op::Snapshot { view } => self.snapshot(view),
+            Op::Delete { view } => self.delete(view),
             Op::Write { file, start, len } if !self.pinned(file) => self.write(file, start, len),
             Op::Punch { file, start, len } if !self.pinned(file) => {
                 let mut at = FileBlock(start);
@@ -446,13 +532,15 @@ impl World {
     }
 
     fn remount(&mut self) -> Result<(), Error> {
-        for file in 0..FILES {
+        for file in 0..self.files.len() {
             self.models[file].swap = None;
             self.volume.set_swapping(self.files[file], false)?;
         }
         self.volume.unmount()?;
         self.volume = Volume::mount(self.disk.clone(), &MountOptions::default())?;
-        Ok(())
+        self.files
+            .iter()
+            .try_for_each(|id| self.volume.open_subvolume(id.subvol))
     }
 
     /// Compares the whole content with the model.
@@ -521,11 +609,11 @@ fn run(blocks: u64, ops: &[Op]) {
     world.check();
     world.remount().expect("remount");
     world.verify();
-    assert!((0..FILES).all(|file| world.size(file) <= MAX_FILE_BLOCKS));
+    assert!((0..world.files.len()).all(|file| world.size(file) <= MAX_FILE_BLOCKS));
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn histories_agree_with_the_model(ops in proptest::collection::vec(op(), 1..60)) {
