@@ -26,6 +26,7 @@
 
 /* Constants that bindgen cannot evaluate as they are. */
 static const unsigned int OXFS_FMODE_CAN_ODIRECT = (unsigned int)FMODE_CAN_ODIRECT;
+static const unsigned int OXFS_IOCB_HIPRI = (unsigned int)IOCB_HIPRI;
 static const unsigned int OXFS_VM_FAULT_SIGBUS = (unsigned int)VM_FAULT_SIGBUS;
 
 /* Constants whose macros bindgen does not see through. */

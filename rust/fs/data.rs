@@ -20,6 +20,7 @@
 use super::inode::InodeExt;
 use super::{file::File, Inode};
 use crate::engine::ranges::RangeSet;
+use crate::engine::readers::Ticket;
 use crate::engine::types::{BlockNr, FileBlock, Generation, Run};
 use crate::platform::{mutex, Map, Mutex, MutexGuard, NoMemory, Vec, VecExt};
 use crate::vfs::writeback::Completions;
@@ -71,6 +72,8 @@ pub struct Blocks {
     /// Those of the above where the file has nothing so far: they add to `st_blocks`.
     fresh: RangeSet,
     direct: Vec<DirectPiece>,
+    /// Direct reads that are under way, and what keeps their blocks.
+    readers: Vec<(usize, Option<Ticket>)>,
 }
 
 /// A place that a direct write got.
@@ -316,6 +319,27 @@ impl Blocks {
     /// A direct write got a place.
     pub fn add_direct(&mut self, piece: DirectPiece) -> Result<(), NoMemory> {
         self.direct.try_push(piece)
+    }
+
+    /// A direct read is about to begin.
+    pub fn add_reader(&mut self, token: usize) -> Result<(), NoMemory> {
+        self.readers.try_push((token, None))
+    }
+
+    /// What keeps its blocks.
+    pub fn set_ticket(&mut self, token: usize, ticket: Ticket) {
+        if let Some((_, slot)) = self.readers.iter_mut().find(|(reader, _)| *reader == token) {
+            *slot = Some(ticket);
+        }
+    }
+
+    /// A direct read has ended: its ticket, if it was not taken before.
+    pub fn take_reader(&mut self, token: usize) -> Option<Ticket> {
+        let index = self
+            .readers
+            .iter()
+            .position(|(reader, _)| *reader == token)?;
+        self.readers.take_at(index)?.1
     }
 
     /// Whether direct writes have places for any of the blocks.

@@ -177,7 +177,7 @@ fn try_write_cached(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
 /// The inode's lock, as a direct write needs it.
 enum Lock<'a> {
     Exclusive(Exclusive<'a, Oxfs>),
-    Shared(Shared<'a, Oxfs>),
+    Shared { _lock: Shared<'a, Oxfs> },
 }
 
 /// Writes around the page cache, as far as that goes.
@@ -193,46 +193,47 @@ fn write_direct(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
     iocb.finish_fallback(iter, written, cached)
 }
 
-/// A write of whole blocks inside the file needs the lock shared only; others could meet in a
-/// block, or move the end of the file, and go one at a time.
-fn try_write_direct(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+/// Whether a direct write could meet others in a block, or moves the end of the file: such go one
+/// at a time.
+fn goes_alone(iocb: &Iocb<Oxfs>, iter: &Iter) -> bool {
+    let count = iter.count() as u64;
+    let whole = (iocb.pos() | count) % BLOCK == 0;
+    !whole || iocb.pos().saturating_add(count) > iocb.inode().size()
+}
+
+/// Takes the lock and prepares the write; `None`: there is nothing to write.
+fn lock_direct<'a>(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<Option<Lock<'a>>> {
     let inode = iocb.inode();
-    let alone = |iocb: &Iocb<Oxfs>, iter: &Iter| {
-        let count = iter.count() as u64;
-        let whole = (iocb.pos() | count) % BLOCK == 0;
-        !whole || iocb.pos().saturating_add(count) > inode.size()
-    };
     // Taking away set-user-id needs the exclusive lock.
-    let mut lock = if !alone(iocb, iter) && inode.has_no_privileges() {
-        Lock::Shared(inode.lock_shared())
-    } else {
-        Lock::Exclusive(inode.lock_exclusive())
-    };
-    if let Lock::Shared(_) = lock {
+    let may_share =
+        |iocb: &Iocb<Oxfs>, iter: &Iter| !goes_alone(iocb, iter) && inode.has_no_privileges();
+    if may_share(iocb, iter) {
+        let lock = inode.lock_shared();
         if iocb.check_write(iter)? == 0 {
-            return Ok(0);
+            return Ok(None);
         }
-        if alone(iocb, iter) || !inode.has_no_privileges() {
-            drop(lock);
-            lock = Lock::Exclusive(inode.lock_exclusive());
-        }
-    }
-    match lock {
-        Lock::Shared(_) => {
+        if may_share(iocb, iter) {
             check_not_pinned(inode)?;
             iocb.modified()?;
-        }
-        Lock::Exclusive(_) => {
-            if prepare_write(iocb, iter)? == 0 {
-                return Ok(0);
-            }
+            return Ok(Some(Lock::Shared { _lock: lock }));
         }
     }
-    let alone = alone(iocb, iter);
+    let lock = inode.lock_exclusive();
+    let count = prepare_write(iocb, iter)?;
+    Ok((count > 0).then_some(Lock::Exclusive(lock)))
+}
+
+fn try_write_direct(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    let Some(mut lock) = lock_direct(iocb, iter)? else {
+        return Ok(0);
+    };
+    let alone = goes_alone(iocb, iter);
     if alone {
-        inode.wait_for_direct_io();
+        iocb.inode().wait_for_direct_io();
     } else if let Lock::Exclusive(exclusive) = lock {
-        lock = Lock::Shared(exclusive.downgrade());
+        lock = Lock::Shared {
+            _lock: exclusive.downgrade(),
+        };
     }
     let how = How {
         wait: alone,

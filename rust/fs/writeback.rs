@@ -11,8 +11,9 @@ use super::inode::InodeExt;
 use super::iomap::map;
 use super::{Inode, Oxfs};
 use crate::engine::data::Written;
+use crate::engine::readers::Ticket;
 use crate::engine::types::{Attr, Backing, BlockNr, FileBlock, Run};
-use crate::vfs::direct::{DirectWrite, Ended};
+use crate::vfs::direct::{DirectIo, Ended};
 use crate::vfs::iomap::{Extent, Place};
 use crate::vfs::workqueue::WorkQueue;
 use crate::vfs::writeback::{Completions, IoEnd, Writeback};
@@ -199,7 +200,30 @@ fn finish(
 }
 
 #[vtable]
-impl DirectWrite<Oxfs> for File {
+impl DirectIo<Oxfs> for File {
+    fn read_begins(inode: &Inode, token: usize) -> Result {
+        let file = inode.data().file()?;
+        file.blocks().add_reader(token).map_err(|_| ENOMEM)?;
+        match inode.query(|volume, _| volume.begin_read()) {
+            Ok(ticket) => file.blocks().set_ticket(token, ticket),
+            Err(e) => {
+                file.blocks().take_reader(token);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_ended(inode: &Inode, token: usize) {
+        let Ok(file) = inode.data().file() else {
+            return;
+        };
+        let ticket = file.blocks().take_reader(token);
+        if let Some(ticket) = ticket {
+            end_read(inode, ticket);
+        }
+    }
+
     fn ended(inode: &Inode, write: &Ended) -> Result {
         let file = inode.data().file()?;
         let end = write.pos.saturating_add(write.len);
@@ -232,6 +256,15 @@ impl DirectWrite<Oxfs> for File {
         }
         result
     }
+}
+
+/// Blocks that were freed since the read began may be used again.
+fn end_read(inode: &Inode, ticket: Ticket) {
+    // It cannot fail.
+    let _ = inode.query(|volume, _| {
+        volume.end_read(ticket);
+        Ok(())
+    });
 }
 
 /// Maps what a direct write has written of a piece, up to block `end`, and gives the rest back.

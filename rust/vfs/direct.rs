@@ -8,6 +8,7 @@ use super::file::{Iocb, Iter};
 use super::fs_type::FileSystem;
 use super::inode::Inode;
 use super::iomap::{count_result, Mapper, Tables};
+use super::writeback::{self, Writeback};
 use crate::bindings;
 use core::marker::PhantomData;
 use core::ptr;
@@ -30,9 +31,16 @@ pub struct Ended {
     pub copied: bool,
 }
 
-/// A filesystem's side of direct writes.
+/// A filesystem's side of direct I/O.
 #[vtable]
-pub trait DirectWrite<F: FileSystem>: Mapper<F> {
+pub trait DirectIo<F: FileSystem>: Mapper<F> + Writeback<F> {
+    /// A read begins: blocks that are freed from now on are not to be used again before
+    /// [`Self::read_ended`] is called with the same token. May sleep.
+    fn read_begins(inode: &Inode<F>, token: usize) -> Result;
+
+    /// A read has ended. Called at least once, in process context.
+    fn read_ended(inode: &Inode<F>, token: usize);
+
     /// The I/O has ended: map what was written, or give the blocks back.
     ///
     /// May be called in interrupt context, and must not sleep then, when nothing was `copied`
@@ -51,7 +59,7 @@ pub struct How {
 
 struct Ops<F, T>(PhantomData<(F, T)>);
 
-impl<F: FileSystem, T: DirectWrite<F>> Ops<F, T> {
+impl<F: FileSystem, T: DirectIo<F>> Ops<F, T> {
     const TABLE: &'static bindings::iomap_dio_ops = &bindings::iomap_dio_ops {
         end_io: Some(Self::end_io),
         submit_io: None,
@@ -89,27 +97,90 @@ impl<F: FileSystem, T: DirectWrite<F>> Ops<F, T> {
     }
 }
 
+/// Operations of a read that nobody waits for: it is completed on the work queue.
+struct ReadOps<F, T>(PhantomData<(F, T)>);
+
+impl<F: FileSystem, T: DirectIo<F>> ReadOps<F, T> {
+    const TABLE: &'static bindings::iomap_dio_ops = &bindings::iomap_dio_ops {
+        end_io: Some(Self::end_io),
+        submit_io: Some(Self::submit_io),
+        bio_set: (&raw const bindings::iomap_ioend_bioset).cast_mut(),
+    };
+
+    /// # Safety
+    ///
+    /// Called by iomap only, for a read that [`read`] began on a file of `F`, with a bio of
+    /// `iomap_ioend_bioset`.
+    unsafe extern "C" fn submit_io(
+        iter: *const bindings::iomap_iter,
+        bio: *mut bindings::bio,
+        pos: i64,
+    ) {
+        // SAFETY: By this function's contract. A regular file has completions.
+        unsafe {
+            bindings::iomap_init_ioend(
+                (*iter).inode,
+                bio,
+                pos,
+                bindings::IOMAP_IOEND_DIRECT as u16,
+            );
+            (*bio).bi_end_io = Some(writeback::Tables::<F, T>::end_io);
+            bindings::submit_bio(bio);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// Called by iomap only, for a read that [`read`] began on a file of `F`, in process context.
+    unsafe extern "C" fn end_io(
+        iocb: *mut bindings::kiocb,
+        _size: isize,
+        error: i32,
+        _flags: u32,
+    ) -> i32 {
+        // SAFETY: By this function's contract.
+        let inode = unsafe { Inode::<F>::from_file((*iocb).ki_filp) };
+        T::read_ended(inode, iocb as usize);
+        error
+    }
+}
+
 /// Reads into user memory without the page cache. The caller holds the inode's lock, shared.
 /// `Err(EIOCBQUEUED)`: it goes on by itself.
-pub fn read<F: FileSystem, T: Mapper<F>>(iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize> {
+pub fn read<F: FileSystem, T: DirectIo<F>>(iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize> {
+    let inode = iocb.inode();
+    let token = iocb.as_ptr() as usize;
+    let ops = if iocb.is_waited_for() {
+        ptr::null()
+    } else {
+        // Completion goes through a work queue, so there is nothing to poll for.
+        iocb.stop_polling();
+        ReadOps::<F, T>::TABLE
+    };
+    T::read_begins(inode, token)?;
     // SAFETY: Both are valid for the call that they came with.
-    count_result(unsafe {
+    let result = count_result(unsafe {
         bindings::iomap_dio_rw(
             iocb.as_ptr(),
             iter.as_ptr(),
             Tables::<F, T>::OPS,
-            ptr::null(),
+            ops,
             0,
             ptr::null_mut(),
             0,
         )
-    })
+    });
+    // One that goes on may have ended, and its token be that of another, already.
+    if !matches!(result, Err(e) if e == EIOCBQUEUED) {
+        T::read_ended(inode, token);
+    }
+    result
 }
 
 /// Writes from user memory without the page cache. The caller holds the inode's lock.
 /// `Err(EIOCBQUEUED)`: it goes on by itself. `Err(ENOTBLK)`, or less written than asked for: the
 /// rest has to go through the page cache.
-pub fn write<F: FileSystem, T: DirectWrite<F>>(
+pub fn write<F: FileSystem, T: DirectIo<F>>(
     iocb: &mut Iocb<F>,
     iter: &mut Iter,
     how: How,

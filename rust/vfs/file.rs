@@ -96,6 +96,18 @@ impl<F: FileSystem> Iocb<F> {
         unsafe { (*self.0.get()).ki_flags & bindings::IOCB_DIRECT as i32 != 0 }
     }
 
+    /// Whether the caller waits for the end, so that it is not told of it.
+    pub(super) fn is_waited_for(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.0.get()).ki_complete.is_none() }
+    }
+
+    /// Nobody is to poll for the end.
+    pub(super) fn stop_polling(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.0.get()).ki_flags &= !(bindings::OXFS_IOCB_HIPRI as i32) }
+    }
+
     /// Checks a write against limits, and refuses an active swapfile; moves to the end of the
     /// file for `O_APPEND` and clips `iter`. Returns what is left to write. The caller holds the
     /// inode's lock.

@@ -74,7 +74,7 @@ pub trait Writeback<F: FileSystem>: 'static {
 ///
 /// `lock`, `list` and `work` are initialised in place. `list` holds `iomap_ioend`s by `io_list`,
 /// under `lock`, and `work` is queued exactly when something is put on an empty list: so a queued
-/// work finds something there, whose writeback keeps the inode alive.
+/// work finds something there, whose I/O keeps the inode alive.
 struct Gathering {
     lock: Opaque<bindings::spinlock_t>,
     list: Opaque<bindings::list_head>,
@@ -109,7 +109,7 @@ impl Completions {
         unsafe {
             bindings::__spin_lock_init(
                 gathering.lock.get(),
-                c"oxfs_completions".as_ptr().cast(),
+                c"oxfs_completions".as_char_ptr(),
                 static_lock_class!().as_ptr(),
             );
             (*list).next = list;
@@ -118,7 +118,7 @@ impl Completions {
                 gathering.work.get(),
                 Some(Worker::<F, T>::run),
                 false,
-                c"oxfs_completions".as_ptr().cast(),
+                c"oxfs_completions".as_char_ptr(),
                 static_lock_class!().as_ptr(),
             );
         }
@@ -223,16 +223,17 @@ impl<F: FileSystem, T: Writeback<F>> Worker<F, T> {
     ///
     /// `ioend` is an ended I/O of an inode of `F`, owned by the caller, who gives it up.
     unsafe fn complete(ioend: *mut bindings::iomap_ioend) {
-        // SAFETY: By this function's contract; the pages that are under writeback keep the inode.
-        let (inode, io) = unsafe {
+        // SAFETY: By this function's contract; what is under way keeps the inode.
+        let (inode, mut errno, io) = unsafe {
             let inode = Inode::<F>::from_ptr((*ioend).io_inode);
             let errno = bindings::blk_status_to_errno((*ioend).io_bio.bi_status);
-            (inode, io_end(ioend, kernel::error::to_result(errno)))
+            (inode, errno, io_end(ioend, kernel::error::to_result(errno)))
         };
-        let errno = match T::complete(inode, &io) {
-            Ok(()) => 0,
-            Err(e) => e.to_errno(),
-        };
+        // SAFETY: As above.
+        let direct = unsafe { u32::from((*ioend).io_flags) & bindings::IOMAP_IOEND_DIRECT != 0 };
+        if !direct {
+            errno = super::file::result_to_c(T::complete(inode, &io));
+        }
         // SAFETY: Called in process context, once.
         unsafe { bindings::iomap_finish_ioends(ioend, errno) }
     }
@@ -255,7 +256,7 @@ unsafe fn io_end(ioend: *const bindings::iomap_ioend, result: Result) -> IoEnd {
     }
 }
 
-struct Tables<F, T>(PhantomData<(F, T)>);
+pub(super) struct Tables<F, T>(PhantomData<(F, T)>);
 
 impl<F: FileSystem, T: Writeback<F>> Tables<F, T> {
     const OPS: &'static bindings::iomap_writeback_ops = &bindings::iomap_writeback_ops {
@@ -312,10 +313,13 @@ impl<F: FileSystem, T: Writeback<F>> Tables<F, T> {
         }
     }
 
+    /// Has an ended I/O completed on the work queue.
+    ///
     /// # Safety
     ///
-    /// Called by the block layer only, with a bio that [`Self::submit`] saw. Any context.
-    unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
+    /// Called by the block layer only, with the bio of an ioend of an inode of `F` that has
+    /// completions. Any context.
+    pub(super) unsafe extern "C" fn end_io(bio: *mut bindings::bio) {
         // SAFETY: By this function's contract the bio is that of an ioend, which we own now.
         unsafe {
             let ioend = bio
