@@ -72,8 +72,13 @@ pub fn random_u64() -> u64 {
     unsafe { bindings::get_random_u64() }
 }
 
-/// Writes one line to the log.
+/// Writes one line to the log, unless there were too many of them just now: a damaged volume has
+/// much to complain about.
 pub fn log(line: core::fmt::Arguments<'_>) {
+    // SAFETY: The argument is a string; the state behind it is the kernel's.
+    if unsafe { bindings::__printk_ratelimit(c"oxfs".as_char_ptr()) } == 0 {
+        return;
+    }
     // The line begins with the device's name, which the macros of the `kernel` crate do not know.
     // SAFETY: `%pA` takes a pointer to `fmt::Arguments`.
     unsafe {

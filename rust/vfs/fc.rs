@@ -20,7 +20,8 @@ pub trait ContextOperations<F: FileSystem> {
     /// The options before any is parsed: those of `current` for a remount, else the defaults.
     fn options(current: Option<&SuperBlock<F>>) -> Result<F::Options>;
 
-    /// Takes the option `key` or `key=value`. `ENOPARAM` when there is no such option.
+    /// Takes the option `key` or `key=value`. `ENOPARAM` when there is no such option, `EINVAL` when
+    /// it cannot have this value; the user is told about both.
     fn parse(options: &mut F::Options, key: &CStr, value: Option<&CStr>) -> Result;
 
     /// Reads the device. What went wrong has been logged when this fails, unless
@@ -116,7 +117,20 @@ impl<F: FileSystem> Shims<F> {
                 (CStr::from_char_ptr((*param).key), value)
             };
             // SAFETY: The VFS serialises the operations of a context.
-            F::Context::parse(unsafe { Self::options(fc) }, key, value)?;
+            let result = F::Context::parse(unsafe { Self::options(fc) }, key, value);
+            if result == Err(EINVAL) {
+                // SAFETY: The context is valid; the format takes one string.
+                unsafe {
+                    bindings::logfc(
+                        (*fc).log.log,
+                        (*fc).log.prefix,
+                        b'e',
+                        c"Bad value for '%s'".as_char_ptr(),
+                        key.as_char_ptr(),
+                    );
+                }
+            }
+            result?;
             Ok(0)
         })
     }
