@@ -20,7 +20,12 @@ const USAGE: u8 = 16;
 
 /// Check an oxfs volume. It is only read: this version repairs nothing.
 #[derive(Parser)]
-#[command(name = "fsck.oxfs", version, disable_version_flag = true)]
+#[command(
+    name = "fsck.oxfs",
+    bin_name = "fsck.oxfs",
+    version,
+    disable_version_flag = true
+)]
 struct Options {
     /// Check only, also while the volume is mounted
     #[arg(short = 'n', conflicts_with_all = ["auto", "preen", "yes"])]

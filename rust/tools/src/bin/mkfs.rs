@@ -3,9 +3,11 @@
 //! mkfs.oxfs: makes an oxfs volume on a block device or in a file.
 
 use clap::Parser;
-use oxfs::engine::format::{GROUP_BLOCKS, VERSION};
+use oxfs::engine::device::{BlockDevice, Write};
+use oxfs::engine::error::Error;
+use oxfs::engine::format::{Geometry, GROUP_BLOCKS, SUPER_SLOTS, VERSION};
 use oxfs::engine::mkfs::{format, MkfsOptions, Summary};
-use oxfs::engine::types::{Time, BLOCK_SIZE};
+use oxfs::engine::types::{BlockNr, Time, BLOCK_SIZE};
 use oxfs::file::{Access, FileDevice};
 use oxfs::probe;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,12 @@ use uuid::Uuid;
 
 /// Make an oxfs volume of a whole device or file. What it held is lost.
 #[derive(Parser)]
-#[command(name = "mkfs.oxfs", version, disable_version_flag = true)]
+#[command(
+    name = "mkfs.oxfs",
+    bin_name = "mkfs.oxfs",
+    version,
+    disable_version_flag = true
+)]
 struct Options {
     /// Name of the volume, up to 255 bytes
     #[arg(short = 'L', long, default_value = "", hide_default_value = true)]
@@ -55,6 +62,21 @@ fn check_device(path: &Path, force: bool) -> Result<(), String> {
     }
 }
 
+/// Removes what other filesystems and partition tables leave at both ends of a device, so that
+/// nothing takes the volume for one of them. None of it is where a super block goes.
+fn wipe_ends(device: &FileDevice) -> Result<(), Error> {
+    let zeros = [0; BLOCK_SIZE];
+    let end = device.blocks();
+    let edge = SUPER_SLOTS[0].min(end / 2);
+    for block in (0..edge).chain(end - edge..end) {
+        device.write(&[Write {
+            block: BlockNr(block),
+            data: &zeros,
+        }])?;
+    }
+    Ok(())
+}
+
 fn now() -> Time {
     // A clock before 1970 is a clock that was never set.
     let since = SystemTime::now()
@@ -91,6 +113,9 @@ fn run(options: &Options) -> Result<(), String> {
         busy if busy.kind() == std::io::ErrorKind::ResourceBusy => format!("{name} is in use"),
         error => format!("{name}: {error}"),
     })?;
+    if Geometry::for_device(device.blocks()).is_some() {
+        wipe_ends(&device).map_err(|error| format!("{name}: {error}"))?;
+    }
     let uuid = options.uuid.unwrap_or_else(Uuid::new_v4);
     let made = format(
         device,

@@ -1,0 +1,554 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Each rule of the checker, broken by itself: exactly the rules that are expected are named, and
+//! nothing is named on the intact volume.
+
+mod common;
+
+use common::{at, formatted, mount, new_inode, root, SMALL};
+use oxfs::check::check;
+use oxfs::engine::data::Written;
+use oxfs::engine::device::{BlockDevice, Write};
+use oxfs::engine::format::{
+    extent_state, item_kind, tree_kind, DirentItem, ExtentItem, ForestItem, Geometry, InodeItem,
+    OrphanItem, ParentItem, RefsItem, RootItem, SpaceItem, SuperBlock,
+};
+use oxfs::engine::inode::NewInode;
+use oxfs::engine::node::{self, Key};
+use oxfs::engine::reflink::Clone as CloneRange;
+use oxfs::engine::space::bitmap_crc;
+use oxfs::engine::super_block;
+use oxfs::engine::types::{BlockNr, FileBlock, Generation, InodeId};
+use oxfs::engine::xattr::XattrMode;
+use oxfs::platform::Block;
+use oxfs::sim::SimDisk;
+use std::collections::BTreeSet;
+use zerocopy::FromBytes;
+
+/// The inodes of the test's volume.
+struct Ids {
+    dir: u64,
+    file: u64,
+    copy: u64,
+    link: u64,
+    swap: u64,
+    dead: u64,
+}
+
+fn write(disk: &SimDisk, volume: &common::SimVolume, id: InodeId, start: u64, len: u64) {
+    volume.reserve(len).expect("reserve");
+    let run = volume.stage(id, FileBlock(start), len).expect("stage");
+    assert_eq!(run.len, len);
+    for i in 0..len {
+        let block = BlockNr(run.start.0 + i);
+        disk.write(&[Write {
+            block,
+            data: &[1; 4096],
+        }])
+        .expect("write");
+    }
+    let staged = Written::Staged(run.start);
+    let size = Some((start + len) * 4096);
+    volume
+        .finish_write(id, FileBlock(start), len, staged, size)
+        .expect("finish_write");
+}
+
+fn make() -> (SimDisk, Ids) {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let top = root(&volume);
+    let create = |dir, name: &[u8], new: &NewInode<'_>| {
+        volume.create(dir, name, new).expect("create").value.id
+    };
+    let file = new_inode(0o100644, at(3));
+    let dir = create(top, b"dir", &new_inode(0o040755, at(3)));
+    let data = create(dir, b"file", &file);
+    write(&disk, &volume, data, 0, 8);
+    write(&disk, &volume, data, 20, 8);
+    volume
+        .set_xattr(data, b"user.x", Some(b"y"), XattrMode::Any, at(4))
+        .expect("xattr");
+    let copy = create(top, b"copy", &file);
+    let clone = CloneRange {
+        source: data,
+        from: FileBlock(0),
+        target: copy,
+        to: FileBlock(0),
+        len: 8,
+    };
+    assert_eq!(volume.clone_range(&clone).expect("clone").value, 8);
+    let target = NewInode {
+        symlink: Some(b"target"),
+        ..new_inode(0o120777, at(3))
+    };
+    let link = create(top, b"link", &target);
+    let swap = create(top, b"swap", &file);
+    write(&disk, &volume, swap, 0, 16);
+    volume.set_swapping(swap, true).expect("pin");
+    volume.swap_activate(swap, 16, &[1; 4096]).expect("swapon");
+    volume.set_swapping(swap, false).expect("unpin");
+    let dead = create(top, b"dead", &file);
+    volume.unlink(top, b"dead", at(5)).expect("unlink");
+    volume.unmount().expect("unmount");
+    let ids = Ids {
+        dir: dir.ino.0,
+        file: data.ino.0,
+        copy: copy.ino.0,
+        link: link.ino.0,
+        swap: swap.ino.0,
+        dead: dead.ino.0,
+    };
+    (disk, ids)
+}
+
+fn read(disk: &SimDisk, at: u64) -> Block {
+    let mut block = [0; 4096];
+    disk.read(BlockNr(at), &mut block).expect("read");
+    block
+}
+
+/// The super block that counts.
+fn newest(disk: &SimDisk) -> SuperBlock {
+    let copies = Geometry::of_volume(SMALL).expect("geometry").super_copies();
+    let all = copies.map(|at| SuperBlock::read_from_bytes(&read(disk, at)).expect("super block"));
+    all.into_iter()
+        .max_by_key(|sb| sb.generation.get())
+        .expect("four copies")
+}
+
+fn root_of(disk: &SimDisk, tree: u8) -> RootItem {
+    let sb = newest(disk);
+    match tree {
+        tree_kind::FOREST => sb.forest,
+        tree_kind::SPACE => sb.space,
+        tree_kind::REFS => sb.refs,
+        tree_kind::SWAP => sb.swap,
+        _ => {
+            let mut item = None;
+            leaf(disk, tree_kind::FOREST, |key, data| {
+                item = ForestItem::read_from_bytes(data).ok();
+                key.kind == item_kind::FOREST
+            });
+            item.expect("a subvolume").root
+        }
+    }
+}
+
+/// The leaf and slot of the first item of a tree that `wanted` accepts.
+fn leaf(disk: &SimDisk, tree: u8, mut wanted: impl FnMut(Key, &[u8]) -> bool) -> (BlockNr, usize) {
+    let mut todo = vec![root_of(disk, tree).block.get()];
+    while let Some(at) = todo.pop() {
+        let block = read(disk, at);
+        for i in (0..node::count(&block)).rev() {
+            match node::child(&block, i).filter(|_| node::level(&block) > 0) {
+                Some((_, ptr)) => todo.push(ptr.block.0),
+                None => {
+                    let i = node::count(&block) - 1 - i;
+                    let key = node::leaf_key(&block, i).expect("key");
+                    if wanted(key, node::leaf_data(&block, i)) {
+                        return (BlockNr(at), i);
+                    }
+                }
+            }
+        }
+    }
+    panic!("no such item");
+}
+
+/// Changes the first item of this kind, and of this object if that is not 0.
+fn change<T>(disk: &SimDisk, tree: u8, kind: u8, object: u64, f: impl FnOnce(&mut T))
+where
+    T: FromBytes + zerocopy::IntoBytes + zerocopy::KnownLayout + zerocopy::Immutable,
+{
+    let (block, slot) = leaf(disk, tree, |key, _| {
+        key.kind == kind && (object == 0 || key.object == object)
+    });
+    disk.damage(block, |block| {
+        let data = node::leaf_data_mut(block, slot);
+        f(T::mut_from_prefix(data).expect("item").0);
+        node::seal(block);
+    });
+}
+
+fn inode(disk: &SimDisk, ino: u64, f: impl FnOnce(&mut InodeItem)) {
+    change(disk, tree_kind::SUBVOLUME, item_kind::INODE, ino, f);
+}
+
+/// Changes the bitmap of group 0 and makes what depends on it right.
+fn bitmap(disk: &SimDisk, f: impl FnOnce(&mut Block)) {
+    let sb = newest(disk);
+    let (leaf, slot) = leaf(disk, tree_kind::SPACE, |key, _| key.object == 0);
+    let node = read(disk, leaf.0);
+    let item = SpaceItem::read_from_bytes(node::leaf_data(&node, slot));
+    let item = item.expect("space item");
+    let places = Geometry::of_volume(SMALL)
+        .expect("geometry")
+        .bitmap_places(0);
+    let place = places[usize::from(item.place)];
+    disk.damage(BlockNr(place), f);
+    let bits = read(disk, place);
+    let generation = Generation(item.generation.get());
+    change(
+        disk,
+        tree_kind::SPACE,
+        item_kind::SPACE,
+        0,
+        |item: &mut SpaceItem| {
+            item.crc = bitmap_crc(&sb.metadata_uuid, place, generation, &bits).into();
+            item.free = (32768 - oxfs::engine::bitmap::ones(&bits)).into();
+            item.longest = item.free;
+        },
+    );
+}
+
+fn first_extent(disk: &SimDisk, ino: u64) -> u64 {
+    let mut start = 0;
+    leaf(disk, tree_kind::SUBVOLUME, |key, data| {
+        start = ExtentItem::read_from_prefix(data).map_or(0, |(item, _)| item.at.get());
+        key.object == ino && key.kind == item_kind::EXTENT
+    });
+    start
+}
+
+#[track_caller]
+fn expect(what: &str, disk: &SimDisk, rules: &[&str]) {
+    let report = check(disk).expect("check");
+    let found: BTreeSet<_> = report.faults.iter().map(|fault| fault.rule).collect();
+    let expected: BTreeSet<_> = rules.iter().copied().collect();
+    assert_eq!(found, expected, "{what}: {:#?}", report.faults);
+}
+
+type Damage = fn(&SimDisk, &Ids);
+
+/// A name, the damage, and the rules that it breaks.
+const CASES: &[(&str, Damage, &[&str])] = &[
+    ("nothing", |_, _| {}, &[]),
+    (
+        "free blocks of the super block",
+        |disk, _| {
+            for at in Geometry::of_volume(SMALL).expect("geometry").super_copies() {
+                disk.damage(BlockNr(at), |block| {
+                    let sb = super_block::parse_mut(block).expect("super block");
+                    sb.free_blocks = (sb.free_blocks.get() + 1).into();
+                    super_block::seal(block, at).expect("seal");
+                });
+            }
+        },
+        &["super-free"],
+    ),
+    (
+        "one copy of the super block",
+        |disk, _| disk.damage(BlockNr(16), |block| block[200] ^= 1),
+        &[],
+    ),
+    (
+        "a bit of a leaf",
+        |disk, ids| {
+            let (at, _) = leaf(disk, tree_kind::SUBVOLUME, |key, _| key.object == ids.file);
+            disk.damage(at, |block| block[4000] ^= 1);
+        },
+        &["node-damaged"],
+    ),
+    (
+        "the bit of a block that is used",
+        |disk, ids| {
+            let block = first_extent(disk, ids.file) as usize;
+            bitmap(disk, |bits| bits[block / 8] &= !(1 << (block % 8)));
+        },
+        &["bitmap-free"],
+    ),
+    (
+        "the bit of a block that is free",
+        |disk, _| bitmap(disk, |bits| bits[3000 / 8] |= 1 << (3000 % 8)),
+        &["bitmap-leak"],
+    ),
+    (
+        "a bitmap and not its checksum",
+        |disk, _| {
+            let places = Geometry::of_volume(SMALL)
+                .expect("geometry")
+                .bitmap_places(0);
+            for place in places {
+                disk.damage(BlockNr(place), |bits| bits[3000 / 8] ^= 1);
+            }
+        },
+        &["bitmap-damaged"],
+    ),
+    (
+        "free blocks of a group",
+        |disk, _| {
+            change(
+                disk,
+                tree_kind::SPACE,
+                item_kind::SPACE,
+                0,
+                |item: &mut SpaceItem| {
+                    item.free = (item.free.get() - 1).into();
+                },
+            );
+        },
+        &["space-free"],
+    ),
+    (
+        "longest free run of a group",
+        |disk, _| {
+            change(
+                disk,
+                tree_kind::SPACE,
+                item_kind::SPACE,
+                0,
+                |item: &mut SpaceItem| {
+                    item.longest = 1.into();
+                },
+            );
+        },
+        &["space-longest"],
+    ),
+    (
+        "owners of a run, too many",
+        |disk, _| {
+            change(
+                disk,
+                tree_kind::REFS,
+                item_kind::REFS,
+                0,
+                |item: &mut RefsItem| {
+                    item.count = (item.count.get() + 1).into();
+                },
+            );
+        },
+        &["block-owners"],
+    ),
+    (
+        "owners of a run, one",
+        |disk, _| {
+            change(
+                disk,
+                tree_kind::REFS,
+                item_kind::REFS,
+                0,
+                |item: &mut RefsItem| {
+                    item.count = 1.into();
+                },
+            );
+        },
+        &["refs-count", "block-owners"],
+    ),
+    (
+        "length of a shared run",
+        |disk, _| {
+            change(
+                disk,
+                tree_kind::REFS,
+                item_kind::REFS,
+                0,
+                |item: &mut RefsItem| {
+                    item.len = (item.len.get() + 1).into();
+                },
+            );
+        },
+        &["block-owners"],
+    ),
+    (
+        "an extent that points to another's block",
+        |disk, ids| {
+            // The last block of the file's second extent: it loses one and gains none.
+            let other = first_extent(disk, ids.copy);
+            change(
+                disk,
+                tree_kind::SWAP,
+                item_kind::SWAP,
+                0,
+                |item: &mut ExtentItem| {
+                    item.at = other.into();
+                },
+            );
+        },
+        &["block-owners", "swap-shared", "bitmap-leak", "super-free"],
+    ),
+    (
+        "flags of an extent",
+        |disk, ids| {
+            let kind = item_kind::EXTENT;
+            change(
+                disk,
+                tree_kind::SUBVOLUME,
+                kind,
+                ids.file,
+                |item: &mut ExtentItem| {
+                    item.flags = 1;
+                },
+            );
+        },
+        &["extent-flags"],
+    ),
+    (
+        "state of the extent below a swapfile's run",
+        |disk, ids| {
+            let (block, slot) = leaf(disk, tree_kind::SUBVOLUME, |key, _| {
+                key.object == ids.swap && key.kind == item_kind::EXTENT && key.offset == 1
+            });
+            disk.damage(block, |block| {
+                let data = node::leaf_data_mut(block, slot);
+                let item = ExtentItem::mut_from_bytes(data).expect("extent");
+                assert_eq!(item.state, extent_state::UNBACKED);
+                item.state = 9;
+                node::seal(block);
+            });
+        },
+        &["extent-state", "swap-below", "inode-blocks"],
+    ),
+    (
+        "swap flag of a swapfile",
+        |disk, ids| inode(disk, ids.swap, |item| item.flags = 0.into()),
+        &["swap-owner"],
+    ),
+    (
+        "link count of a file",
+        |disk, ids| inode(disk, ids.file, |item| item.nlink = 2.into()),
+        &["link-count"],
+    ),
+    (
+        "link count of a directory",
+        |disk, ids| inode(disk, ids.dir, |item| item.nlink = 3.into()),
+        &["link-count"],
+    ),
+    (
+        "blocks of a file",
+        |disk, ids| inode(disk, ids.file, |item| item.blocks = 15.into()),
+        &["inode-blocks"],
+    ),
+    (
+        "size of a directory",
+        |disk, ids| inode(disk, ids.dir, |item| item.size = 5.into()),
+        &["dir-size"],
+    ),
+    (
+        "size of a symbolic link",
+        |disk, ids| inode(disk, ids.link, |item| item.size = 5.into()),
+        &["symlink-size"],
+    ),
+    (
+        "nanoseconds of an inode",
+        |disk, ids| {
+            inode(disk, ids.file, |item| {
+                item.mtime.nsec = 1_000_000_000.into()
+            })
+        },
+        &["inode-time"],
+    ),
+    (
+        "type of an inode",
+        |disk, ids| inode(disk, ids.link, |item| item.mode = 0o010644.into()),
+        &["inode-type", "dirent-type"],
+    ),
+    (
+        "type of an entry",
+        |disk, ids| {
+            let kind = item_kind::DIRENT;
+            change(
+                disk,
+                tree_kind::SUBVOLUME,
+                kind,
+                ids.dir,
+                |item: &mut DirentItem| {
+                    item.kind = 1;
+                },
+            );
+        },
+        &["dirent-type"],
+    ),
+    (
+        "inode of an entry",
+        |disk, ids| {
+            let kind = item_kind::DIRENT;
+            change(
+                disk,
+                tree_kind::SUBVOLUME,
+                kind,
+                ids.dir,
+                |item: &mut DirentItem| {
+                    item.ino = 999.into();
+                },
+            );
+        },
+        &[
+            "dirent-dangling",
+            "parent-missing",
+            "parent-stale",
+            "link-count",
+        ],
+    ),
+    (
+        "name of an entry",
+        |disk, ids| {
+            let (block, slot) = leaf(disk, tree_kind::SUBVOLUME, |key, _| {
+                key.object == ids.dir && key.kind == item_kind::DIRENT
+            });
+            disk.damage(block, |block| {
+                *node::leaf_data_mut(block, slot).last_mut().expect("name") = b'x';
+                node::seal(block);
+            });
+        },
+        &["name-hash"],
+    ),
+    (
+        "directory of a parent item",
+        |disk, ids| {
+            let kind = item_kind::PARENT;
+            change(
+                disk,
+                tree_kind::SUBVOLUME,
+                kind,
+                ids.file,
+                |item: &mut ParentItem| {
+                    item.dir = 2.into();
+                },
+            );
+        },
+        &["parent-hash", "parent-missing", "parent-stale"],
+    ),
+    (
+        "an orphan that has a name",
+        |disk, ids| inode(disk, ids.dead, |item| item.nlink = 1.into()),
+        &["orphan-links", "link-count"],
+    ),
+    (
+        "size of an orphan without a name",
+        |disk, _| {
+            let kind = item_kind::ORPHAN;
+            change(
+                disk,
+                tree_kind::SUBVOLUME,
+                kind,
+                0,
+                |item: &mut OrphanItem| {
+                    item.size = 7.into();
+                },
+            );
+        },
+        &["orphan-links"],
+    ),
+    (
+        "next inode number",
+        |disk, ids| {
+            let kind = item_kind::FOREST;
+            let next = ids.dead;
+            change(disk, tree_kind::FOREST, kind, 0, |item: &mut ForestItem| {
+                item.next_ino = next.into();
+            });
+        },
+        &["inode-number"],
+    ),
+];
+
+#[test]
+fn each_rule_is_named() {
+    for (what, damage, rules) in CASES {
+        let (disk, ids) = make();
+        damage(&disk, &ids);
+        // A damaged node hides what is below it: only the node is named.
+        expect(what, &disk, rules);
+    }
+}
