@@ -16,18 +16,20 @@ use super::readers::Ticket;
 use super::tree::View;
 use super::tree_write::Txn;
 use super::types::{
-    Attr, Backing, BlockNr, Done, FileBlock, InodeId, Mapping, Run, Time, BLOCK_SIZE,
+    Attr, Backing, BlockNr, Done, FileBlock, InodeId, Mapping, Run, Time, BLOCK_SHIFT, BLOCK_SIZE,
     MAX_FILE_BLOCKS, MAX_FILE_SIZE,
 };
 use super::volume::{check_writable, Cost, Volume};
 use super::{inode, orphan};
 
 /// Extents that one step changes at most.
-pub(super) const STEP: usize = 32;
+pub(super) const STEP: usize = 16;
 /// What a step takes that gives space back.
-const FREES: Cost = Cost::items(STEP, true);
+const FREES: Cost = Cost::frees(STEP);
+/// What a step takes that maps what was promised.
+const MAPS: Cost = Cost::maps(STEP);
 /// What a step takes that may need more space than before.
-const TAKES: Cost = Cost::items(STEP, false);
+const TAKES: Cost = Cost::takes(STEP);
 
 /// Where data was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,7 @@ impl<D: BlockDevice> Txn<'_, D> {
             return Ok(reached);
         }
         if let Some(run) = extent.run() {
+            self.state.changes += 1;
             self.state.space.map(run)?;
         }
         self.add_extent(place, extent)?;
@@ -191,6 +194,17 @@ impl<D: BlockDevice> Volume<D> {
     /// Turns up to `want` reserved blocks into a run of blocks to write data to, at least one. They
     /// are held in memory only: after a crash they are free.
     pub fn stage(&self, id: InodeId, start: FileBlock, want: u64) -> Result<Run> {
+        match self.try_stage(id, start, want) {
+            // The space is promised: what is missing waits for a commit.
+            Err(Error::NoSpace) => {
+                self.commit()?;
+                self.try_stage(id, start, want)
+            }
+            result => result,
+        }
+    }
+
+    fn try_stage(&self, id: InodeId, start: FileBlock, want: u64) -> Result<Run> {
         let mut state = self.state.write();
         let mut txn = Txn {
             store: &self.store,
@@ -219,24 +233,52 @@ impl<D: BlockDevice> Volume<D> {
         size: Option<u64>,
     ) -> Result<Done<Attr>> {
         let end = end_of(start, len)?;
-        let mut at = start.0;
-        while at < end {
-            let done = self.update(FREES, |txn| match written {
-                Written::InPlace => txn.convert(id, at, end, STEP),
-                Written::Staged(block) => {
-                    let extent = Extent {
-                        start: at,
-                        len: end - at,
-                        at: BlockNr(block.0.saturating_add(at - start.0)),
-                        generation: txn.state.generation,
-                        state: ExtentState::Written,
-                    };
-                    txn.map_staged(id, extent, STEP)
-                }
-            })?;
-            at = done.value;
+        if size.is_some() {
+            self.settle_truncate(id)?;
         }
-        self.update(FREES, |txn| txn.grow_size(id, size.unwrap_or(0)))
+        let mut at = start.0;
+        loop {
+            let done = self.update(MAPS, |txn| {
+                let reached = match written {
+                    Written::InPlace => txn.convert(id, at, end, STEP)?,
+                    Written::Staged(block) => {
+                        let extent = Extent {
+                            start: at,
+                            len: end - at,
+                            at: BlockNr(block.0.saturating_add(at - start.0)),
+                            generation: txn.state.generation,
+                            state: ExtentState::Written,
+                        };
+                        txn.map_staged(id, extent, STEP)?
+                    }
+                };
+                // In the same step: data beyond the size must not wait for a later growth.
+                let size = size.map_or(0, |size| size.min(reached << BLOCK_SHIFT));
+                Ok((reached, txn.grow_size(id, size)?))
+            })?;
+            let (reached, attr) = done.value;
+            at = reached;
+            if at >= end {
+                return Ok(Done {
+                    value: attr,
+                    generation: done.generation,
+                });
+            }
+        }
+    }
+
+    /// Finishes a truncate that was interrupted, before the file grows again: what it had to drop
+    /// must not come back.
+    fn settle_truncate(&self, id: InodeId) -> Result<()> {
+        let pending = |kept: &u64| *kept != orphan::NO_NAME;
+        while self
+            .query(|view| orphan::get(view, id))?
+            .filter(pending)
+            .is_some()
+        {
+            self.finish_orphan(id)?;
+        }
+        Ok(())
     }
 
     /// Sets the size, and the times, and drops the blocks beyond it: one step. Loop until the value
@@ -253,9 +295,10 @@ impl<D: BlockDevice> Volume<D> {
                 inode::changed(&mut attr, time);
                 inode::store(txn, id, &attr)?;
             }
-            let from = FileBlock(size.div_ceil(BLOCK_SIZE as u64));
-            let done = extent::drop_from(txn, id, from, STEP)?;
             let guarded = orphan::get(txn.view(), id)?;
+            let kept = guarded.map_or(size, |kept| size.min(kept));
+            let from = FileBlock(kept.div_ceil(BLOCK_SIZE as u64));
+            let done = extent::drop_from(txn, id, from, STEP)?;
             match (done, guarded) {
                 (false, None) => orphan::put(txn, id, size)?,
                 (true, Some(kept)) if kept != orphan::NO_NAME => orphan::remove(txn, id)?,
@@ -270,6 +313,7 @@ impl<D: BlockDevice> Volume<D> {
         if size > MAX_FILE_SIZE {
             return Err(Error::FileTooBig);
         }
+        self.settle_truncate(id)?;
         self.update(Cost::SMALL, |txn| {
             let mut attr = inode::load(txn.view(), id)?;
             attr.size = attr.size.max(size);
@@ -301,8 +345,8 @@ impl<D: BlockDevice> Volume<D> {
             return self.update(TAKES, |_| Ok(FileBlock(piece_end)));
         }
         let want = (piece_end - start.0).min(super::format::GROUP_BLOCKS);
-        self.reserve(want)?;
-        let done = self.update(TAKES, |txn| {
+        self.reserve_runs(want)?;
+        let done = self.update(MAPS, |txn| {
             let had = txn.state.space.reserved();
             let reached = txn.back(id, start.0, want)?;
             Ok((

@@ -30,6 +30,9 @@ impl<D: BlockDevice> Volume<D> {
     fn next_free(&self, group: u64, from: usize, min: usize) -> Result<Option<Run>> {
         let mut state = self.state.write();
         check_writable(&state)?;
-        state.space.take_for_discard(&self.store, group, from, min)
+        let most = state.discardable(self.store.geometry);
+        state
+            .space
+            .take_for_discard(&self.store, group, from, min, most)
     }
 }

@@ -270,6 +270,13 @@ impl<D: BlockDevice> Txn<'_, D> {
             let Some(extent) = self.view().extent_in(place, at, to)? else {
                 return Ok((to, dropped));
             };
+            let extent = match extent.run() {
+                None => extent,
+                Some(run) => {
+                    let len = self.view().countable(run)?;
+                    extent.part(extent.start, extent.start + len)
+                }
+            };
             self.cut_extent(place, extent.start, extent.end())?;
             if let Some(run) = extent.run() {
                 self.release(run)?;

@@ -213,6 +213,27 @@ impl<D: BlockDevice> Volume<D> {
         self.query(|view| load(view, id))
     }
 
+    /// Sets the times, unless the inode was changed since its change cookie was `seen`: times that
+    /// were read before such a change would take it back. Returns the attributes, whose cookie
+    /// tells whether it did.
+    pub fn set_times(
+        &self,
+        id: InodeId,
+        seen: u64,
+        [atime, mtime, ctime]: [Time; 3],
+    ) -> Result<Done<Attr>> {
+        self.update(Cost::SMALL, |txn| {
+            let mut attr = load(txn.view(), id)?;
+            if attr.change == seen {
+                attr.atime = atime;
+                attr.mtime = mtime;
+                changed(&mut attr, ctime);
+                store(txn, id, &attr)?;
+            }
+            Ok(attr)
+        })
+    }
+
     /// Sets attributes and returns them all.
     pub fn set_attr(&self, id: InodeId, change: &AttrChange) -> Result<Done<Attr>> {
         let times = [change.atime, change.mtime, change.ctime];

@@ -86,10 +86,17 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Makes a volume read-only, after a commit, or writable.
     pub fn remount(&self, read_only: bool) -> Result<()> {
-        if read_only && !self.state.read().read_only {
+        let (was_read_only, whole) = {
+            let state = self.state.read();
+            (state.read_only, state.fault.is_none())
+        };
+        if read_only && !was_read_only && whole {
             self.commit_clean()?;
         }
         let mut state = self.state.write();
+        if !read_only {
+            super_block::check_may_write(super_block::parse(&state.super_block)?)?;
+        }
         if !read_only && state.fault.is_some() {
             return Err(Error::ReadOnly);
         }

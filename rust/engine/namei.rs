@@ -49,9 +49,9 @@ pub struct Unlinked {
 
 /// Making a name touches two inodes, entry, parent, orphan, and four pieces of a symbolic link's
 /// target.
-const MAKE: Cost = Cost::items(9, false);
+const MAKE: Cost = Cost::takes(9);
 /// Removing one touches two inodes, entry, parent and orphan.
-const REMOVE: Cost = Cost::items(5, true);
+const REMOVE: Cost = Cost::frees(5);
 
 /// The attributes of the directory `dir`, which names can be made in.
 pub(super) fn live_dir<D: BlockDevice>(view: View<'_, D>, dir: InodeId) -> Result<Attr> {

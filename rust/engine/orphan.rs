@@ -12,7 +12,7 @@ use super::format::{item_kind, OrphanItem};
 use super::node::Key;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
-use super::types::{BlockNr, Done, FileBlock, Ino, InodeId, SubvolId, BLOCK_SIZE};
+use super::types::{BlockNr, Done, FileBlock, Ino, InodeId, SubvolId, BLOCK_SIZE, MAX_INO};
 use super::volume::{Cost, Volume};
 use super::{extent, inode};
 use core::ops::ControlFlow;
@@ -22,7 +22,7 @@ use zerocopy::{FromBytes, IntoBytes};
 pub(super) const NO_NAME: u64 = u64::MAX;
 
 /// Extents that one step drops at most.
-const STEP_EXTENTS: usize = 64;
+const STEP_EXTENTS: usize = 16;
 /// Other items that one step drops at most.
 const STEP_ITEMS: usize = 16;
 
@@ -85,7 +85,10 @@ fn step<D: BlockDevice>(txn: &mut Txn<'_, D>, id: InodeId) -> Result<bool> {
     if get(txn.view(), id)?.is_none() {
         return Ok(true);
     }
-    let attr = inode::load(txn.view(), id)?;
+    let attr = match inode::load(txn.view(), id) {
+        Err(Error::NotFound) => return Err(Error::corrupt(BlockNr(0), "orphan without an inode")),
+        attr => attr?,
+    };
     if attr.nlink != 0 {
         // A truncate set the inode's size before its first step.
         let from = FileBlock(attr.size.div_ceil(BLOCK_SIZE as u64));
@@ -113,6 +116,9 @@ impl<D: BlockDevice> Volume<D> {
         self.query(|view| {
             let last = key(Ino(u64::MAX));
             view.scan(TreeId::Subvol(subvol), &key(Ino(first)), &last, |key, _| {
+                if key.offset > MAX_INO.0 {
+                    return Err(Error::corrupt(BlockNr(0), "inode number of an orphan"));
+                }
                 found = Some(Ino(key.offset));
                 Ok(ControlFlow::Break(()))
             })
@@ -124,8 +130,6 @@ impl<D: BlockDevice> Volume<D> {
     /// else what a truncate left behind. Loop until the value is true; an inode that is no orphan
     /// is done at once.
     pub fn finish_orphan(&self, id: InodeId) -> Result<Done<bool>> {
-        self.update(Cost::items(STEP_EXTENTS + STEP_ITEMS, true), |txn| {
-            step(txn, id)
-        })
+        self.update(Cost::drops(STEP_EXTENTS + STEP_ITEMS), |txn| step(txn, id))
     }
 }

@@ -36,8 +36,12 @@ impl<D: BlockDevice> Txn<'_, D> {
             Some(extent) => (extent.start - clone.from.0, None),
             None => (clone.len, None),
         };
+        let len = match data.and_then(|extent| extent.run()) {
+            Some(run) => self.view().countable(run)?.min(len),
+            None => len,
+        };
         let to = clone.to.0;
-        let (reached, dropped) = self.drop_extents(target, to, to + len, STEP)?;
+        let (reached, dropped) = self.drop_extents(target, to, to + len, STEP / 4)?;
         let len = reached - to;
         let Some(extent) = data.filter(|_| len > 0) else {
             self.count_blocks(clone.target, 0, dropped)?;
@@ -84,7 +88,7 @@ impl<D: BlockDevice> Volume<D> {
             return Err(Error::FileTooBig);
         }
         self.restore_swap(clone.target)?;
-        self.update(Cost::items(STEP, false), |txn| {
+        self.update(Cost::takes(STEP), |txn| {
             txn.check_not_swapping(clone.source)?;
             txn.check_not_swapping(clone.target)?;
             let mut done = 0;

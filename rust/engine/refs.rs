@@ -9,7 +9,7 @@
 
 use super::device::BlockDevice;
 use super::error::{Error, Result};
-use super::format::{item_kind, RefsItem};
+use super::format::{item_kind, Geometry, RefsItem};
 use super::node::Key;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
@@ -27,11 +27,11 @@ fn key(block: u64) -> Key {
     Key::new(block, item_kind::REFS, 0)
 }
 
-fn parse(key: &Key, data: &[u8]) -> Result<Shared> {
+fn parse(geometry: Geometry, key: &Key, data: &[u8]) -> Result<Shared> {
     let bad = || Error::corrupt(BlockNr(key.object), "refs item");
     let item = RefsItem::read_from_bytes(data).map_err(|_| bad())?;
     let run = Run::new(BlockNr(key.object), item.len.get());
-    let fits = run.len > 0 && run.start.0.checked_add(run.len).is_some();
+    let fits = geometry.may_hold(run.start.0, run.len);
     if key.kind != item_kind::REFS || key.offset != 0 || item.count.get() < 2 || !fits {
         return Err(bad());
     }
@@ -44,7 +44,9 @@ fn parse(key: &Key, data: &[u8]) -> Result<Shared> {
 impl<D: BlockDevice> View<'_, D> {
     /// The run of the refs tree that has `block`.
     fn refs_at(&self, block: u64) -> Result<Option<Shared>> {
-        let found = self.prev(TreeId::Refs, &key(block), parse)?;
+        let found = self.prev(TreeId::Refs, &key(block), |key, data| {
+            parse(self.store.geometry, key, data)
+        })?;
         Ok(found.filter(|found| found.run.end() > block))
     }
 
@@ -54,7 +56,9 @@ impl<D: BlockDevice> View<'_, D> {
         if let Some(found) = self.refs_at(run.start.0)? {
             return Ok((found.count, found.run.end().min(run.end()) - run.start.0));
         }
-        let after = self.first(TreeId::Refs, &key(run.start.0), &Key::MAX, parse)?;
+        let after = self.first(TreeId::Refs, &key(run.start.0), &Key::MAX, |key, data| {
+            parse(self.store.geometry, key, data)
+        })?;
         let end = after.map_or(run.end(), |found| found.run.start.0.min(run.end()));
         Ok((1, end - run.start.0))
     }
@@ -77,6 +81,25 @@ impl<D: BlockDevice> View<'_, D> {
     }
 }
 
+/// Runs of blocks with the same number of owners that one extent is counted in at a time.
+const PIECES: usize = 16;
+
+impl<D: BlockDevice> View<'_, D> {
+    /// How many of the blocks of `run`, from its first on, one step can count: an extent may be in
+    /// as many pieces as it has blocks.
+    pub fn countable(&self, run: Run) -> Result<u64> {
+        let mut len = 0;
+        for _ in 0..PIECES {
+            if len >= run.len {
+                break;
+            }
+            let rest = Run::new(BlockNr(run.start.0 + len), run.len - len);
+            len += self.owners(rest)?.1;
+        }
+        Ok(len)
+    }
+}
+
 impl<D: BlockDevice> Txn<'_, D> {
     /// Every block of `run` gains an owner.
     pub fn share(&mut self, run: Run) -> Result<()> {
@@ -92,6 +115,7 @@ impl<D: BlockDevice> Txn<'_, D> {
         if !self.store.geometry.may_hold(run.start.0, run.len) {
             return Err(Error::corrupt(run.start, "extent out of bounds"));
         }
+        self.state.changes += 1;
         let mut at = run.start.0;
         while at < run.end() {
             let rest = Run::new(BlockNr(at), run.end() - at);

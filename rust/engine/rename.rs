@@ -54,7 +54,7 @@ pub struct Renamed {
 }
 
 /// Items touched: four inodes, two entries, four parents, an orphan.
-const COST: Cost = Cost::items(11, false);
+const COST: Cost = Cost::takes(11);
 
 /// An entry and its inode.
 #[derive(Clone, Copy)]

@@ -18,13 +18,13 @@ use super::node::{self, Key};
 use super::super_block;
 use super::tree::{Root, TreeId};
 use super::tree_write::Txn;
-use super::types::{Done, InodeId, Run, SubvolId, Time, MAX_FILE_BLOCKS, MAX_SUBVOL};
+use super::types::{BlockNr, Done, InodeId, Run, SubvolId, Time, MAX_FILE_BLOCKS, MAX_SUBVOL};
 use super::volume::{Cost, Subvol, Volume};
 
 /// Subtrees or leaves that one step of dropping takes away.
 const STEP: usize = 8;
 /// Items that one leaf of extents may release.
-const LEAF_ITEMS: usize = 64;
+const LEAF_ITEMS: usize = 32;
 
 /// What a new snapshot is called and may do.
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +145,10 @@ impl<D: BlockDevice> Txn<'_, D> {
         let last = Key::new(inode(super::types::MAX_INO.0).st_ino(), u8::MAX, u64::MAX);
         let found = self
             .view()
-            .first(TreeId::Swap, &first, &last, |key, _| Ok(key.object))?;
+            .first(TreeId::Swap, &first, &last, |key, _| match key.kind {
+                item_kind::SWAP => Ok(key.object),
+                _ => Err(Error::corrupt(BlockNr(0), "kind of a swap item")),
+            })?;
         let Some(st_ino) = found else {
             return Ok(true);
         };
@@ -167,10 +170,13 @@ impl<D: BlockDevice> Volume<D> {
     /// swapfile. [`Volume::drop_step`] does the rest.
     pub fn delete_subvolume(&self, id: SubvolId) -> Result<Done<()>> {
         self.open_subvolume(id)?;
-        if id == self.default_subvolume() || self.active_swapfile(Some(id)).is_some() {
+        if id == self.default_subvolume() {
             return Err(Error::Busy);
         }
         self.update(Cost::FREES, |txn| {
+            if txn.state.has_active_swapfile(id) {
+                return Err(Error::Busy);
+            }
             let subvol = txn.subvol_mut(id)?;
             let flags = subvol.item.flags.get() | subvolume_flag::DROPPING;
             subvol.item.flags = flags.into();
@@ -181,7 +187,7 @@ impl<D: BlockDevice> Volume<D> {
     /// One step of dropping a subvolume that is marked; loop until the value is true.
     pub fn drop_step(&self, id: SubvolId) -> Result<Done<bool>> {
         self.open_subvolume(id)?;
-        self.update(Cost::items(LEAF_ITEMS, true), |txn| {
+        self.update(Cost::drops(LEAF_ITEMS), |txn| {
             let flags = txn.state.subvol(id)?.item.flags.get();
             if flags & subvolume_flag::DROPPING == 0 {
                 return Err(Error::Invalid("the subvolume is in use"));

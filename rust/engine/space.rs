@@ -334,8 +334,11 @@ impl Space {
 
     /// Unmaps blocks. They stay busy until [`Space::release`].
     pub fn unmap<D: BlockDevice>(&mut self, store: &Store<D>, run: Run) -> Result<()> {
-        self.clear_mapped(store, run)?;
         self.freed.try_push(run)?;
+        if let Err(error) = self.clear_mapped(store, run) {
+            self.freed.pop();
+            return Err(error);
+        }
         self.pinned += run.len;
         Ok(())
     }
@@ -418,7 +421,7 @@ impl Space {
             generation: generation.0.into(),
             crc: bitmap_crc(uuid, block, generation, &bits.mapped).into(),
             free: free.into(),
-            longest: free.into(),
+            longest: (bitmap::find_clear(&bits.mapped, 0, BITS).1 as u32).into(),
             place,
             reserved: [0; 3],
         }
@@ -470,7 +473,7 @@ impl Space {
         dropped
     }
 
-    /// Takes the first free run of at least `min` blocks of `group` at block `from` of it or
+    /// Takes `most` blocks or fewer of the first free run of at least `min` blocks of `group` at block `from` of it or
     /// after, to discard it; [`Space::unstage`] gives it back.
     pub fn take_for_discard<D: BlockDevice>(
         &mut self,
@@ -478,6 +481,7 @@ impl Space {
         group: u64,
         from: usize,
         min: usize,
+        most: usize,
     ) -> Result<Option<Run>> {
         let index = group as usize;
         let entry = self.load(store, index)?;
@@ -485,10 +489,10 @@ impl Space {
             return Ok(None);
         };
         let (start, len) = bitmap::find_clear(&bits.busy, from, min);
-        if len < min.max(1) {
+        if len < min.max(1) || most == 0 {
             return Ok(None);
         }
-        self.claim(index, start, len).map(Some)
+        self.claim(index, start, len.min(most)).map(Some)
     }
 }
 

@@ -36,7 +36,8 @@ impl Cache {
     /// Evicts up to `want` nodes that were not used since the hand last came by.
     fn evict(&mut self, want: usize) -> usize {
         let mut evicted = 0;
-        for _ in 0..self.nodes.len().saturating_mul(2) {
+        // Bounded, since all that it meets may be pinned or in use.
+        for _ in 0..self.nodes.len().min(want.saturating_mul(4)) {
             if evicted >= want {
                 break;
             }

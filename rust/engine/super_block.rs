@@ -36,6 +36,14 @@ fn is_whole(block: &Block, at: u64) -> bool {
     })
 }
 
+/// Whether this code can write to the volume.
+pub fn check_may_write(sb: &SuperBlock) -> Result<()> {
+    match sb.ro_compat.get() & !feature::RO_COMPAT {
+        0 => Ok(()),
+        _ => Err(Error::Unsupported("ro_compat feature: mount it read-only")),
+    }
+}
+
 /// Whether this code can use the volume.
 fn check(block: &Block, device_blocks: u64, read_only: bool) -> Result<Geometry> {
     let sb = parse(block)?;
@@ -46,8 +54,8 @@ fn check(block: &Block, device_blocks: u64, read_only: bool) -> Result<Geometry>
     if sb.incompat.get() & !feature::INCOMPAT != 0 {
         return Err(Error::Unsupported("incompat feature"));
     }
-    if sb.ro_compat.get() & !feature::RO_COMPAT != 0 && !read_only {
-        return Err(Error::Unsupported("ro_compat feature: mount it read-only"));
+    if !read_only {
+        check_may_write(sb)?;
     }
     if sb.checksum != CHECKSUM_CRC32C || sb.devices.get() != 1 || sb.device.get() != 0 {
         return Err(Error::Unsupported("checksum type or number of devices"));

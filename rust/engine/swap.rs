@@ -17,13 +17,14 @@ use super::data::STEP;
 use super::device::{BlockDevice, Write};
 use super::error::{Error, Result};
 use super::extent::{Extent, ExtentState, Place};
+use super::format::{item_kind, subvolume_flag};
 use super::node::Key;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
 use super::types::{
     BlockNr, Done, FileBlock, InodeId, Run, CHUNK_BLOCKS, INODE_SWAP, MAX_FILE_BLOCKS,
 };
-use super::volume::{Cost, Volume};
+use super::volume::{check_writable, Cost, Volume};
 use super::{inode, swap_plan};
 use crate::platform::{log, Block};
 use swap_plan::{Chunk, Piece};
@@ -106,7 +107,7 @@ impl<D: BlockDevice> Txn<'_, D> {
     /// Moves runs back to the subvolume tree; whether none is left.
     fn restore_step(&mut self, id: InodeId) -> Result<bool> {
         let (swap, file) = (Place::swap(id), Place::file(id));
-        for _ in 0..STEP / 2 {
+        for _ in 0..STEP / 4 {
             let Some(extent) = self.view().extent(swap, 0)? else {
                 self.set_swap_flag(id, false)?;
                 return Ok(true);
@@ -117,7 +118,7 @@ impl<D: BlockDevice> Txn<'_, D> {
                 continue;
             }
             let (reached, dropped) =
-                self.drop_extents(file, extent.start, extent.end(), STEP / 2)?;
+                self.drop_extents(file, extent.start, extent.end(), STEP / 4)?;
             let part = extent.part(extent.start, reached);
             if part.len == 0 {
                 return Ok(false);
@@ -131,7 +132,13 @@ impl<D: BlockDevice> Txn<'_, D> {
     }
 
     /// Puts blocks that are the file's own into the swap tree, as they are.
+    /// Where the next piece begins; `from` if they are not its own any more.
     fn keep_piece(&mut self, work: &mut Work, at: BlockNr, from: u64, to: u64) -> Result<u64> {
+        // A snapshot may have come since they were looked at.
+        let (piece, end) = self.view().swap_piece(work.id, from, to)?;
+        if piece != Piece::Own(at) || end != to {
+            return Ok(from);
+        }
         let (swap, file) = (Place::swap(work.id), Place::file(work.id));
         let len = to - from;
         self.cut_extent(file, from, to)?;
@@ -175,6 +182,7 @@ impl<D: BlockDevice> Txn<'_, D> {
             return Ok(from);
         }
         let part = Run::new(run.start, reached - from);
+        self.state.changes += 1;
         self.state.space.map(part)?;
         let generation = self.state.generation;
         let state = ExtentState::Prealloc;
@@ -204,44 +212,51 @@ impl<D: BlockDevice> Txn<'_, D> {
         };
         self.add_extent(Place::file(id), extent)
     }
+}
 
+impl<D: BlockDevice> Volume<D> {
     /// Takes staged blocks out of the reservation: one run of up to `want`.
-    fn stage_swap(&mut self, work: &mut Work, goal: Option<u64>, want: u64) -> Result<Run> {
+    fn stage_swap(&self, work: &mut Work, want: u64) -> Result<Run> {
         let want = want.min(work.reserved);
         if want == 0 {
             return Err(Error::NoSpace);
         }
-        let run = self.state.space.stage(self.store, goal, want)?;
-        self.state.space.unreserve(run.len);
+        let mut state = self.state.write();
+        check_writable(&state)?;
+        let run = state.space.stage(&self.store, None, want)?;
+        state.space.unreserve(run.len);
         work.reserved -= run.len;
         Ok(run)
     }
 
-    /// A staged run for a whole chunk, if free space has one.
-    fn stage_chunk(&mut self, work: &mut Work, len: u64) -> Result<Option<Run>> {
-        if let Some(pool) = work.pool.take() {
-            if pool.len >= len {
-                let rest = Run::new(BlockNr(pool.start.0 + len), pool.len - len);
-                work.pool = (rest.len > 0).then_some(rest);
-                return Ok(Some(Run::new(pool.start, len)));
-            }
-            self.state.space.unstage(pool);
-            self.state.space.reserve(pool.len);
-            work.reserved += pool.len;
+    /// Gives staged blocks back to the reservation.
+    fn unstage_swap(&self, work: &mut Work, run: Run) {
+        let mut state = self.state.write();
+        state.space.unstage(run);
+        state.space.reserve(run.len);
+        work.reserved += run.len;
+    }
+
+    /// A staged run for a whole chunk of `len` blocks, if free space has one. What the run has
+    /// beyond it is kept for the next chunk.
+    fn stage_chunk(&self, work: &mut Work, len: u64) -> Result<Option<Run>> {
+        let mut pool = work.pool.take();
+        if let Some(small) = pool.take_if(|pool| pool.len < len) {
+            self.unstage_swap(work, small);
         }
-        let run = self.stage_swap(work, None, work.reserved.max(len))?;
-        if run.len < len {
-            self.state.space.unstage(run);
-            self.state.space.reserve(run.len);
-            work.reserved += run.len;
+        let pool = match pool {
+            Some(pool) => pool,
+            None => self.stage_swap(work, work.reserved.max(len))?,
+        };
+        if pool.len < len {
+            self.unstage_swap(work, pool);
             return Ok(None);
         }
-        work.pool = Some(run);
-        self.stage_chunk(work, len)
+        let rest = Run::new(BlockNr(pool.start.0 + len), pool.len - len);
+        work.pool = (rest.len > 0).then_some(rest);
+        Ok(Some(Run::new(pool.start, len)))
     }
-}
 
-impl<D: BlockDevice> Volume<D> {
     /// Marks a file as an active swapfile, or takes the mark away. `Busy` if it has the mark.
     pub fn set_swapping(&self, id: InodeId, active: bool) -> Result<()> {
         let mut state = self.state.write();
@@ -249,7 +264,8 @@ impl<D: BlockDevice> Volume<D> {
             state.swapping.remove(&id.st_ino());
             return Ok(());
         }
-        match state.swapping.contains(&id.st_ino()) {
+        let flags = state.subvol(id.subvol)?.item.flags.get();
+        match state.swapping.contains(&id.st_ino()) || flags & subvolume_flag::DROPPING != 0 {
             true => Err(Error::Busy),
             false => Ok(state.swapping.insert(id.st_ino(), ()).map(drop)?),
         }
@@ -278,7 +294,7 @@ impl<D: BlockDevice> Volume<D> {
             return Err(Error::Invalid("less than one page to swap to"));
         }
         let need = self.swap_need(id, pages)?;
-        let (reserved, whole) = match self.reserve(need.whole) {
+        let (reserved, whole) = match self.reserve_runs(need.whole) {
             Ok(()) => (need.whole, true),
             Err(Error::NoSpace) => (self.reserve_least(id, need.least)?, false),
             Err(error) => return Err(error),
@@ -305,7 +321,7 @@ impl<D: BlockDevice> Volume<D> {
     /// Reserves `blocks`, if need be by taking them from swapfiles that are not active.
     fn reserve_least(&self, id: InodeId, blocks: u64) -> Result<u64> {
         loop {
-            match self.reserve(blocks) {
+            match self.reserve_runs(blocks) {
                 Ok(()) => return Ok(blocks),
                 Err(Error::NoSpace) if self.take_over(id)? => {}
                 Err(error) => return Err(error),
@@ -319,6 +335,9 @@ impl<D: BlockDevice> Volume<D> {
         let mut victim = None;
         self.query(|view| {
             view.scan(TreeId::Swap, &Key::MIN, &Key::MAX, |key, _| {
+                if key.kind != item_kind::SWAP {
+                    return Err(Error::corrupt(BlockNr(0), "kind of a swap item"));
+                }
                 let active = view.state.swapping.contains(&key.object);
                 if active || key.object == except.st_ino() {
                     return Ok(core::ops::ControlFlow::Continue(()));
@@ -337,7 +356,7 @@ impl<D: BlockDevice> Volume<D> {
         let mut from = 0;
         while from < MAX_FILE_BLOCKS {
             let place = Place::swap(victim);
-            let cost = Cost::items(STEP, true);
+            let cost = Cost::frees(STEP);
             let step = self.update(cost, |txn| {
                 // It may have become active meanwhile, and keeps what it has then.
                 if txn.state.swapping.contains(&victim.st_ino()) {
@@ -367,9 +386,7 @@ impl<D: BlockDevice> Volume<D> {
         if self.query(|view| view.extent_in(swap, 0, 1))?.is_some() {
             return Ok(());
         }
-        let run = self
-            .update(Cost::SMALL, |txn| txn.stage_swap(work, None, 1))?
-            .value;
+        let run = self.stage_swap(work, 1)?;
         let block = run.start;
         if let Err(error) = self.store.dev.write(&[Write {
             block,
@@ -379,22 +396,24 @@ impl<D: BlockDevice> Volume<D> {
             return Err(error);
         }
         work.report.new_blocks += 1;
-        self.update(Cost::items(1, true), |txn| {
-            txn.state.space.map(run)?;
+        let mapped = self.update(Cost::maps(1), |txn| {
             txn.set_swap_flag(id, true)?;
+            txn.state.changes += 1;
+            txn.state.space.map(run)?;
             let generation = txn.state.generation;
-            let state = ExtentState::Written;
-            txn.write_extent(
-                swap,
-                &Extent {
-                    start: 0,
-                    len: 1,
-                    at: block,
-                    generation,
-                    state,
-                },
-            )
-        })?;
+            let header = Extent {
+                start: 0,
+                len: 1,
+                at: block,
+                generation,
+                state: ExtentState::Written,
+            };
+            txn.write_extent(swap, &header)
+        });
+        if let Err(error) = mapped {
+            self.unstage(run);
+            return Err(error);
+        }
         Ok(())
     }
 
@@ -408,8 +427,7 @@ impl<D: BlockDevice> Volume<D> {
         let run = if one_run || !work.whole {
             None
         } else {
-            self.update(Cost::SMALL, |txn| txn.stage_chunk(work, chunk.pages()))?
-                .value
+            self.stage_chunk(work, chunk.pages())?
         };
         let Some(run) = run else {
             return self.private_pieces(work, chunk);
@@ -426,9 +444,7 @@ impl<D: BlockDevice> Volume<D> {
         while at < from + run.len {
             let used = at - from;
             let rest = Run::new(BlockNr(run.start.0 + used), run.len - used);
-            match self.update(Cost::items(STEP, true), |txn| {
-                txn.back_piece(work, rest, at)
-            }) {
+            match self.update(Cost::maps(STEP), |txn| txn.back_piece(work, rest, at)) {
                 Ok(done) => at = done.value,
                 Err(error) => {
                     self.unstage(rest);
@@ -447,15 +463,13 @@ impl<D: BlockDevice> Volume<D> {
             at = match piece {
                 Piece::Private(_) => end,
                 Piece::Own(block) => {
-                    let cost = Cost::items(2, true);
+                    let cost = Cost::maps(2);
                     self.update(cost, |txn| txn.keep_piece(work, block, at, end))?
                         .value
                 }
                 Piece::Foreign => {
                     let want = end - at;
-                    let run = self
-                        .update(Cost::SMALL, |txn| txn.stage_swap(work, None, want))?
-                        .value;
+                    let run = self.stage_swap(work, want)?;
                     work.report.new_blocks += run.len;
                     self.back_all(work, run, at)?;
                     at + run.len
@@ -498,7 +512,7 @@ impl<D: BlockDevice> Volume<D> {
     /// tree, as blocks that read as zeros. `SwapActive` if it is active.
     pub fn restore_swap(&self, id: InodeId) -> Result<()> {
         while self.inode(id)?.flags & INODE_SWAP != 0 {
-            let step = self.update(Cost::items(STEP, true), |txn| {
+            let step = self.update(Cost::frees(STEP), |txn| {
                 txn.check_not_swapping(id)?;
                 txn.restore_step(id)
             })?;

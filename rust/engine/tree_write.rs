@@ -10,14 +10,14 @@
 
 use super::device::BlockDevice;
 use super::error::{Error, Result};
-use super::format::{extent_state, item_kind, ExtentItem, MAX_ITEM, MAX_LEVELS};
+use super::extent;
+use super::format::{item_kind, MAX_ITEM, MAX_LEVELS};
 use super::node::{self, Identity, Key, Ptr, SPACE};
 use super::store::Store;
 use super::tree::{Bounds, Root, TreeId, View};
 use super::types::{BlockNr, Run, SubvolId};
 use super::volume::{State, Subvol};
 use crate::platform::{zeroed_block, Block};
-use zerocopy::FromBytes;
 
 /// The volume, to change: one bounded step of the running transaction. The state lock is held
 /// exclusively.
@@ -57,8 +57,8 @@ impl<D: BlockDevice> Txn<'_, D> {
 
     /// A subvolume, to change.
     pub fn subvol_mut(&mut self, id: SubvolId) -> Result<&mut Subvol> {
-        self.state.changes += 1;
         let subvol = self.state.subvols.get_mut(&id.0).ok_or(Error::NotFound)?;
+        self.state.changes += 1;
         subvol.dirty = true;
         Ok(subvol)
     }
@@ -207,6 +207,9 @@ impl<D: BlockDevice> Txn<'_, D> {
             self.share_children(new.block)?;
             self.release(Run::new(ptr.block, 1))?;
         } else {
+            if matches!(tree, TreeId::Subvol(_)) {
+                self.inherit_fallen(ptr.block, new.block)?;
+            }
             self.free_node(ptr)?;
         }
         Ok(new)
@@ -215,21 +218,38 @@ impl<D: BlockDevice> Txn<'_, D> {
     /// Everything that a node of a subvolume tree points to gains an owner.
     fn share_children(&mut self, block: BlockNr) -> Result<()> {
         for i in 0..node::count(self.dirty(block)?) {
-            let node = self.dirty(block)?;
-            let run = if node::level(node) > 0 {
-                node::child(node, i).map(|(_, ptr)| Run::new(ptr.block, 1))
-            } else {
-                let extent = node::leaf_key(node, i).filter(|key| key.kind == item_kind::EXTENT);
-                extent
-                    .and_then(|_| ExtentItem::read_from_bytes(node::leaf_data(node, i)).ok())
-                    .filter(|extent| extent.state != extent_state::UNBACKED)
-                    .map(|extent| Run::new(BlockNr(extent.at.get()), extent.len.get()))
-            };
-            if let Some(run) = run {
+            if let Some(run) = self.child_run(block, i)? {
                 self.share(run)?;
             }
         }
         Ok(())
+    }
+
+    /// Everything that the copy of a node points to counts as shared as long as the node did whose
+    /// count fell: after a crash the other owner has both again.
+    fn inherit_fallen(&mut self, old: BlockNr, copy: BlockNr) -> Result<()> {
+        if !self.view().shared(old, 1)?.0 {
+            return Ok(());
+        }
+        for i in 0..node::count(self.dirty(copy)?) {
+            if let Some(run) = self.child_run(copy, i)? {
+                self.state.unshared.insert(run.start.0, run.len)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks that slot `i` of a node of a subvolume tree points to.
+    fn child_run(&self, block: BlockNr, i: usize) -> Result<Option<Run>> {
+        let node = self.dirty(block)?;
+        if node::level(node) > 0 {
+            return Ok(node::child(node, i).map(|(_, ptr)| Run::new(ptr.block, 1)));
+        }
+        let Some(key) = node::leaf_key(node, i).filter(|key| key.kind == item_kind::EXTENT) else {
+            return Ok(None);
+        };
+        let data = node::leaf_data(node, i);
+        Ok(extent::decode(self.store.geometry, &key, data)?.run())
     }
 
     /// Puts a node with one child above the root.

@@ -18,7 +18,7 @@ use super::space::Space;
 use super::store::Store;
 use super::tree::{Root, TreeId, View};
 use super::tree_write::Txn;
-use super::types::{Done, Generation, SubvolId};
+use super::types::{Done, Generation, InodeId, SubvolId};
 use crate::platform::{log, Block, Box, Map, Mutex, RwLock};
 
 /// A subvolume in memory.
@@ -93,6 +93,12 @@ impl State {
         self.subvols.get(&id.0).ok_or(Error::NotFound)
     }
 
+    /// Whether a swapfile of a subvolume is active.
+    pub fn has_active_swapfile(&self, id: SubvolId) -> bool {
+        let mut files = self.swapping.iter();
+        files.any(|(st_ino, _)| InodeId::from_st_ino(*st_ino).subvol == id)
+    }
+
     /// Whether there is something to commit.
     pub fn is_dirty(&self) -> bool {
         self.changes != self.committed_changes
@@ -100,7 +106,18 @@ impl State {
 
     /// Blocks that are kept back so that a full volume can still delete, and commit.
     fn metadata_reserve(&self, geometry: Geometry) -> u64 {
-        (geometry.blocks / 64).clamp(384, 4096)
+        (geometry.blocks / 32).clamp(768, 4096)
+    }
+
+    /// Blocks that may be out of reach for a while without anybody missing them.
+    pub(super) fn discardable(&self, geometry: Geometry) -> usize {
+        let taken = self
+            .space
+            .reserved()
+            .saturating_add(self.space.reserved() / 16)
+            .saturating_add(self.metadata_reserve(geometry))
+            .saturating_add(self.commit_cost(geometry));
+        (self.space.free().saturating_sub(taken) / 2).min(2048) as usize
     }
 
     /// Blocks that counting the children of shared nodes may take: none before the first snapshot.
@@ -110,42 +127,65 @@ impl State {
         u64::from(snapshots) * 96
     }
 
-    /// Blocks that the commit of the running transaction may still take: a path in every tree,
-    /// and one of the space tree for each group that it changed.
-    fn commit_cost(&self) -> u64 {
-        let height = u64::from(self.space_root.level) + 2;
-        let groups = self.space.dirty_groups() as u64 + 4;
-        32 + height.saturating_mul(groups)
+    /// Blocks that the commit of the running transaction may still take: a path in every tree, and
+    /// every node of the space tree, since each copy may free a block of one more group.
+    fn commit_cost(&self, geometry: Geometry) -> u64 {
+        let leaves = geometry.groups() / 43;
+        let space = leaves + leaves / 60 + u64::from(self.space_root.level) + 2;
+        32 + space.saturating_mul(2)
     }
 }
 
-/// What an update may take.
+/// What an update may take, and how much of the metadata reserve it leaves to others. So the
+/// reserve is never used up by what does not give space back: what dirty data was promised can be
+/// mapped, then names can be removed, and at last what they named can be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// Blocks for nodes, at most.
-    pub nodes: u64,
-    /// Whether it gives space back in the end, so that it may use the reserve.
-    pub frees: bool,
+    nodes: u64,
+    keep: Keep,
+}
+
+/// Parts of the metadata reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    All,
+    ThreeQuarters,
+    Half,
+    Nothing,
 }
 
 impl Cost {
     /// An update of a few items.
-    pub const SMALL: Self = Self {
-        nodes: 48,
-        frees: false,
-    };
+    pub const SMALL: Self = Self::takes(0);
     /// An update of a few items that gives space back.
-    pub const FREES: Self = Self {
-        nodes: 48,
-        frees: true,
-    };
+    pub const FREES: Self = Self::frees(0);
 
-    /// An update of up to `items` items.
-    pub const fn items(items: usize, frees: bool) -> Self {
+    const fn of(items: usize, keep: Keep) -> Self {
         Self {
             nodes: 48 + items as u64 * 4,
-            frees,
+            keep,
         }
+    }
+
+    /// An update of up to `items` items that makes something.
+    pub const fn takes(items: usize) -> Self {
+        Self::of(items, Keep::All)
+    }
+
+    /// An update of up to `items` items that maps what was promised before.
+    pub const fn maps(items: usize) -> Self {
+        Self::of(items, Keep::ThreeQuarters)
+    }
+
+    /// An update of up to `items` items that leads to space being given back.
+    pub const fn frees(items: usize) -> Self {
+        Self::of(items, Keep::Half)
+    }
+
+    /// An update of up to `items` items that gives space back when it is durable.
+    pub const fn drops(items: usize) -> Self {
+        Self::of(items, Keep::Nothing)
     }
 }
 
@@ -242,8 +282,12 @@ impl<D: BlockDevice> Volume<D> {
             store: &self.store,
             state: &mut state,
         });
-        if result.is_err() && state.changes != before {
+        if let (Err(error), true) = (&result, state.changes != before) {
             state.fault = Some("a change failed half way");
+            let name = self.store.dev.name();
+            log(format_args!(
+                "({name}): a change failed half way ({error}), no more changes"
+            ));
         }
         result.map(|value| Some(Done { value, generation }))
     }
@@ -253,30 +297,47 @@ impl<D: BlockDevice> Volume<D> {
         let space = &state.space;
         let need = cost
             .nodes
-            .saturating_add(state.commit_cost())
+            .saturating_add(state.commit_cost(self.store.geometry))
             .saturating_add(state.sharing_cost());
-        let keep = match cost.frees {
-            true => 0,
-            false => state
-                .metadata_reserve(self.store.geometry)
-                .saturating_add(space.reserved()),
+        let reserve = state.metadata_reserve(self.store.geometry);
+        let keep = match cost.keep {
+            Keep::All => reserve,
+            Keep::ThreeQuarters => reserve / 4 * 3,
+            Keep::Half => reserve / 2,
+            Keep::Nothing => 0,
         };
+        // What was promised to data is never taken: a commit gives the rest back.
+        let keep = keep.saturating_add(space.reserved());
         space.free() >= need.saturating_add(keep)
     }
 
-    /// Promises `blocks` for data that will be staged later, and what mapping them may take.
+    /// Promises `blocks` for data that will be staged later, and what mapping them may take when
+    /// each is mapped on its own, in the middle of what others share.
     pub fn reserve(&self, blocks: u64) -> Result<()> {
+        self.reserve_with(blocks, 16)
+    }
+
+    /// Promises `blocks` that will be mapped in long runs.
+    pub(super) fn reserve_runs(&self, blocks: u64) -> Result<()> {
+        self.reserve_with(blocks, 64)
+    }
+
+    /// Promises `blocks` if, besides, a node for each `per_node` of all that is promised is free.
+    fn reserve_with(&self, blocks: u64, per_node: u64) -> Result<()> {
+        if blocks == 0 {
+            return check_writable(&self.state.read());
+        }
         for _ in 0..ROUNDS {
             {
                 let mut state = self.state.write();
                 check_writable(&state)?;
                 let geometry = self.store.geometry;
                 let promised = state.space.reserved().saturating_add(blocks);
-                // Mapping each block on its own takes a leaf for every hundred of them.
                 let need = promised
-                    .saturating_add(promised / 64)
+                    .saturating_add(promised / per_node)
                     .saturating_add(state.metadata_reserve(geometry))
-                    .saturating_add(state.commit_cost());
+                    .saturating_add(state.commit_cost(geometry))
+                    .saturating_add(state.sharing_cost());
                 if state.space.free() >= need {
                     state.space.reserve(blocks);
                     return Ok(());
@@ -302,7 +363,7 @@ impl<D: BlockDevice> Volume<D> {
             .space
             .reserved()
             .saturating_add(state.metadata_reserve(self.store.geometry))
-            .saturating_add(state.commit_cost());
+            .saturating_add(state.commit_cost(self.store.geometry));
         let left = state.space.free().saturating_sub(taken);
         left - left / 64
     }

@@ -13,7 +13,7 @@ use oxfs::sim::SimDisk;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-const ANY: Cost = Cost::items(64, true);
+const ANY: Cost = Cost::drops(64);
 
 fn volume(blocks: u64) -> (SimDisk, Volume<SimDisk>) {
     let disk = SimDisk::new(blocks);
