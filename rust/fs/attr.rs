@@ -35,21 +35,23 @@ pub fn times_of(attr: &Attr) -> Times {
     }
 }
 
-/// Stores the times that the VFS has changed in memory.
+/// Stores the times that the VFS has changed in memory. Needs no lock of the inode: what another
+/// task changes meanwhile is not taken back.
 pub fn push_times(inode: &Inode) -> Result {
-    let times = inode.times();
-    if times == times_of(&inode.data().stored()) {
-        return Ok(());
+    loop {
+        // In this order: times that are read after the cookie are not older than it.
+        let stored = inode.data().stored();
+        let times = inode.times();
+        if times == times_of(&stored) {
+            return Ok(());
+        }
+        let new = [times.atime, times.mtime, times.ctime].map(to_engine);
+        let attr = inode.join(|volume, id| volume.set_times(id, stored.change, new))?;
+        apply(inode, &attr);
+        if times_of(&attr) == times {
+            return Ok(());
+        }
     }
-    let change = AttrChange {
-        atime: Some(to_engine(times.atime)),
-        mtime: Some(to_engine(times.mtime)),
-        ctime: Some(to_engine(times.ctime)),
-        ..AttrChange::default()
-    };
-    let attr = inode.join(|volume, id| volume.set_attr(id, &change))?;
-    apply(inode, &attr);
-    Ok(())
 }
 
 /// Changes attributes as chmod, chown, utimes and truncate ask for. The inode is locked.

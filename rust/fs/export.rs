@@ -15,19 +15,19 @@ pub struct Operations;
 impl ExportOperations<Oxfs> for Operations {
     fn find(sb: &SuperBlock, ino: u64, generation: u32) -> Result<ARef<Inode>> {
         let id = InodeId::from_st_ino(ino);
-        // Subvolumes that were not opened do not take part.
-        let found = inode::get(sb, id).map_err(|error| match error {
-            error if error == ENOENT => ESTALE,
-            other => other,
-        })?;
-        match found.generation() == generation {
-            true => Ok(found),
-            false => Err(ESTALE),
+        let stale = |error| if error == ENOENT { ESTALE } else { error };
+        // Before it is brought into memory: a number that was guessed must not get in the way of
+        // the task that is just making that inode.
+        let attr = sb.data().query(|volume| volume.inode(id)).map_err(stale)?;
+        if attr.generation as u32 != generation {
+            return Err(ESTALE);
         }
+        inode::get(sb, id).map_err(stale)
     }
 
     fn parent(dir: &Inode) -> Result<ARef<Inode>> {
-        let parent = dir.query(|volume, id| volume.parent(id))?;
-        inode::get(dir.super_block(), parent)
+        let stale = |error| if error == ENOENT { ESTALE } else { error };
+        let parent = dir.query(|volume, id| volume.parent(id)).map_err(stale)?;
+        inode::get(dir.super_block(), parent).map_err(stale)
     }
 }

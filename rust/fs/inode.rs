@@ -213,7 +213,8 @@ pub fn apply(inode: &Inode, attr: &Attr) {
         return;
     }
     let old = core::mem::replace(&mut *stored, *attr);
-    let mut times = inode.times();
+    let seen = inode.times();
+    let mut times = seen;
     let (old_times, new_times) = (attr::times_of(&old), attr::times_of(attr));
     for (now, old, new) in [
         (&mut times.atime, old_times.atime, new_times.atime),
@@ -224,7 +225,7 @@ pub fn apply(inode: &Inode, attr: &Attr) {
             *now = new;
         }
     }
-    inode.set_times(&times);
+    inode.change_times(&seen, &times);
     inode.set_attributes(attr.mode, attr.uid, attr.gid, attr.nlink);
     attr::apply_flags(inode, attr.flags);
     if !inode.is_reg() {

@@ -14,7 +14,10 @@ pub struct Operations;
 #[vtable]
 impl IoctlOperations<Oxfs> for Operations {
     fn label(sb: &SuperBlock) -> Result<[u8; LABEL_SIZE]> {
-        Ok(sb.data().volume().label())
+        let mut label = sb.data().volume().label();
+        // A label of a foreign program may fill the field.
+        label[LABEL_SIZE - 1] = 0;
+        Ok(label)
     }
 
     fn trim(sb: &SuperBlock, start: u64, len: u64, min: u64) -> Result<u64> {

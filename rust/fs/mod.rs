@@ -2,7 +2,7 @@
 
 //! The glue: what the kernel asks of a filesystem, answered by the engine.
 //!
-//! Nothing here is unsafe, and nothing here knows the format. Each module answers one table of
+//! Everything here is safe code, and nothing here knows the format. Each module answers one table of
 //! the VFS:
 //!
 //! | table | modules |

@@ -102,30 +102,35 @@ impl ContextOperations<Oxfs> for Context {
 
     fn mounted(sb: &SuperBlock) -> Result {
         if !sb.is_read_only() {
-            writable(sb)?;
+            writable(sb);
         }
         Ok(())
     }
 
-    fn reconfigure(sb: &SuperBlock, options: &Options, read_only: bool) -> Result {
+    fn reconfigure(sb: &SuperBlock, options: &Options, read_only: bool, synced: Result) -> Result {
         let state = sb.data();
-        state.set_options(options);
         match (sb.is_read_only(), read_only) {
             (false, true) => {
+                // A volume that refuses changes anyway can become read-only, whatever was lost.
+                if state.volume().fault().is_none() {
+                    synced?;
+                }
                 state.stop_commits();
                 let result = state.query(|volume| volume.remount(true));
-                result.inspect_err(|_| state.start_commits())
+                result.inspect_err(|_| state.start_commits())?;
             }
             (true, false) => {
                 state.query(|volume| volume.remount(false))?;
-                writable(sb)
+                writable(sb);
             }
             (false, false) => {
+                state.set_options(options);
                 state.start_commits();
-                Ok(())
             }
-            (true, true) => Ok(()),
+            (true, true) => {}
         }
+        state.set_options(options);
+        Ok(())
     }
 }
 
@@ -146,10 +151,9 @@ fn open(sb: &NewSuper<Oxfs>) -> Result<Volume, Error> {
 }
 
 /// The volume has become writable: goes on where the last user stopped.
-fn writable(sb: &SuperBlock) -> Result {
+fn writable(sb: &SuperBlock) {
     let state = sb.data();
     let subvol = state.volume().default_subvolume();
-    state.finish_orphans(sb, subvol)?;
+    state.finish_orphans(sb, subvol);
     state.start_commits();
-    Ok(())
 }

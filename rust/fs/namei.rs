@@ -8,12 +8,14 @@
 
 use super::attr::{self, to_engine};
 use super::inode::{self, apply, Data};
-use super::{fiemap, Inode, InodeExt, Oxfs, Volume};
+use super::{fiemap, Inode, InodeExt, Oxfs, SuperBlock, Volume};
 use crate::engine;
 use crate::engine::inode::NewInode as Make;
 use crate::engine::namei::Unlinked;
-use crate::engine::rename::{Rename, RenameFlags};
-use crate::engine::types::{Attr, Done, FileType, InodeId, Time, MAX_NAME, MAX_SYMLINK};
+use crate::engine::rename::{Rename, RenameFlags, Renamed};
+use crate::engine::types::{
+    Attr, Done, FileType, Generation, InodeId, Time, MAX_NAME, MAX_SYMLINK,
+};
 use crate::vfs::attr::{FileFlags, SetAttr, Stat};
 use crate::vfs::dentry::Dentry;
 use crate::vfs::fiemap::FiemapInfo;
@@ -40,20 +42,36 @@ struct New<'a> {
     symlink: Option<&'a [u8]>,
 }
 
-/// Runs `change` with the time now as the new change time of `inode`, which gets its old one back
-/// when that fails.
-fn stamped<T>(inode: &Inode, change: impl FnOnce(Time) -> Result<T>) -> Result<T> {
-    let before = inode.times();
-    let now = to_engine(inode.touch());
-    change(now).inspect_err(|_| inode.set_times(&before))
+/// Runs `change` with the time now, which becomes the change time of `inodes`; they get their old
+/// ones back when it fails.
+///
+/// Each is stamped on its own: one whose time somebody has looked at gets a time that differs from
+/// what was seen, and the latest of them is everybody's.
+fn stamped<T, const N: usize>(
+    inodes: [Option<&Inode>; N],
+    change: impl FnOnce(Time) -> Result<T>,
+) -> Result<T> {
+    let before = inodes.map(|inode| inode.map(Inode::times));
+    let stamps = inodes.into_iter().flatten().map(Inode::touch);
+    let now = stamps
+        .max_by_key(|time| (time.sec, time.nsec))
+        .map_or(Time::default(), to_engine);
+    change(now).inspect_err(|_| {
+        for (inode, times) in inodes.into_iter().zip(before) {
+            if let (Some(inode), Some(times)) = (inode, times) {
+                inode.set_times(&times);
+            }
+        }
+    })
 }
 
-/// Makes an inode in `dir`: in the engine by `make`, which returns its number and attributes, and
-/// in memory.
+/// Makes an inode for `dir`: in the engine by `make`, which returns its number and attributes and
+/// those of the directory if it changed, and in memory.
 fn make(
     map: &IdMap,
     dir: &Inode,
     new: New<'_>,
+    named: bool,
     make: impl FnOnce(&Volume, &Make<'_>) -> engine::Result<Done<(InodeId, Attr, Option<Attr>)>>,
 ) -> Result<NewInode<Oxfs>> {
     let sb = dir.super_block();
@@ -66,7 +84,8 @@ fn make(
         ..Attr::default()
     };
     let data = Data::new(dir.data().id, &blank)?;
-    let made = stamped(dir, |time| {
+    let own = to_engine(fresh.touch());
+    let made = stamped([named.then_some(dir)], |time| {
         let New { rdev, symlink, .. } = new;
         let what = Make {
             mode,
@@ -75,7 +94,7 @@ fn make(
             rdev,
             project,
             flags,
-            time,
+            time: if named { time } else { own },
             symlink,
         };
         sb.data().join(sb, |volume| make(volume, &what))
@@ -88,21 +107,28 @@ fn make(
     let new = fresh.insert(id.st_ino(), data.with(id, &attr))?;
     inode::set_up(&new, &attr)?;
     new.inode().data().note(made.generation);
-    sync_if_asked(dir)?;
     Ok(new)
 }
 
 /// Makes an inode with the name `name` in `dir`.
 fn create(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, new: New<'_>) -> Result<NewInode<Oxfs>> {
     let dir_id = dir.data().id;
-    make(map, dir, new, |volume, what| {
+    let new = make(map, dir, new, true, |volume, what| {
         let done = volume.create(dir_id, name.name(), what)?;
         let made = done.value;
         Ok(Done {
             value: (made.id, made.attr, Some(made.dir)),
             generation: done.generation,
         })
-    })
+    })?;
+    sync_if_asked(dir)?;
+    Ok(new)
+}
+
+/// Takes over what became of an inode in transaction `generation`.
+fn changed(inode: &Inode, attr: &Attr, generation: Generation) {
+    inode.data().note(generation);
+    apply(inode, attr);
 }
 
 /// Removes the name `name` from `dir` by `remove`.
@@ -113,15 +139,13 @@ fn remove(
 ) -> Result {
     let target = name.inode().ok_or(ENOENT)?;
     let sb = dir.super_block();
-    let done = stamped(dir, |time| {
+    let done = stamped([Some(dir), Some(target)], |time| {
         sb.data().join(sb, |volume| {
             remove(volume, dir.data().id, name.name(), time)
         })
     })?;
-    dir.data().note(done.generation);
-    target.data().note(done.generation);
-    apply(dir, &done.value.dir);
-    apply(target, &done.value.target);
+    changed(dir, &done.value.dir, done.generation);
+    changed(target, &done.value.target, done.generation);
     sync_if_asked(dir)
 }
 
@@ -131,6 +155,16 @@ fn sync_if_asked(dir: &Inode) -> Result {
         true => dir.sync_changes(),
         false => Ok(()),
     }
+}
+
+/// The engine's part of a rename, on a stack frame that is gone when the rest goes on: the
+/// attributes of four inodes are large.
+#[inline(never)]
+fn rename_in(sb: &SuperBlock, what: &Rename<'_>, renamed: &mut Option<Done<Renamed>>) -> Result {
+    sb.data().join(sb, |volume| {
+        *renamed = Some(volume.rename(what)?);
+        Ok(())
+    })
 }
 
 #[vtable]
@@ -235,6 +269,7 @@ impl InodeOperations<Oxfs> for Directory {
                 rdev: 0,
                 symlink: None,
             },
+            false,
             |volume, what| {
                 let done = volume.tmpfile(subvol, what)?;
                 let (id, attr) = done.value;
@@ -247,17 +282,14 @@ impl InodeOperations<Oxfs> for Directory {
     }
 
     fn link(target: &Inode, dir: &Inode, name: &Dentry<Oxfs>) -> Result {
-        let id = target.data().id;
+        let (id, dir_id) = (target.data().id, dir.data().id);
         let sb = dir.super_block();
-        let done = stamped(dir, |time| {
-            sb.data().join(sb, |volume| {
-                volume.link(id, dir.data().id, name.name(), time)
-            })
+        let done = stamped([Some(dir), Some(target)], |time| {
+            sb.data()
+                .join(sb, |volume| volume.link(id, dir_id, name.name(), time))
         })?;
-        dir.data().note(done.generation);
-        target.data().note(done.generation);
-        apply(dir, &done.value.dir);
-        apply(target, &done.value.target);
+        changed(dir, &done.value.dir, done.generation);
+        changed(target, &done.value.target, done.generation);
         sync_if_asked(dir)
     }
 
@@ -281,8 +313,9 @@ impl InodeOperations<Oxfs> for Directory {
         mode: RenameMode,
     ) -> Result {
         let moved = old.inode().ok_or(ENOENT)?;
-        let sb = old_dir.super_block();
-        let done = stamped(old_dir, |time| {
+        let other = new.inode();
+        let mut renamed = None;
+        stamped([Some(old_dir), Some(new_dir), Some(moved), other], |time| {
             let what = Rename {
                 old_dir: old_dir.data().id,
                 old_name: old.name(),
@@ -295,19 +328,16 @@ impl InodeOperations<Oxfs> for Directory {
                 },
                 time,
             };
-            sb.data().join(sb, |volume| volume.rename(&what))
+            rename_in(old_dir.super_block(), &what, &mut renamed)
         })?;
-        let renamed = done.value;
-        let other = new.inode().zip(renamed.replaced.map(|(_, attr)| attr));
-        let changed = [
-            Some((old_dir, renamed.old_dir)),
-            Some((new_dir, renamed.new_dir)),
-            Some((moved, renamed.moved.1)),
-            other,
-        ];
-        for (inode, attr) in changed.into_iter().flatten() {
-            inode.data().note(done.generation);
-            apply(inode, &attr);
+        let Some(Done { value, generation }) = &renamed else {
+            return Ok(());
+        };
+        changed(old_dir, &value.old_dir, *generation);
+        changed(new_dir, &value.new_dir, *generation);
+        changed(moved, &value.moved.1, *generation);
+        if let (Some(other), Some((_, attr))) = (other, &value.replaced) {
+            changed(other, attr, *generation);
         }
         sync_if_asked(old_dir)?;
         sync_if_asked(new_dir)

@@ -35,7 +35,7 @@ impl Tick for Core {
     fn tick(&self) -> u32 {
         let _scope = nofs::Scope::enter();
         // The engine has logged what failed, and refuses changes from then on.
-        let _ = self.volume.commit();
+        let _ = self.volume.commit_changes();
         self.interval.load(Relaxed)
     }
 }
@@ -158,22 +158,37 @@ impl State {
     }
 
     /// Frees what files without a name, and truncations, left behind when the volume was last
-    /// used. Nothing of it is in use.
-    pub fn finish_orphans(&self, sb: &SuperBlock, subvol: SubvolId) -> Result {
+    /// used. Nothing of it is in use. What cannot be freed stays for the next time.
+    pub fn finish_orphans(&self, sb: &SuperBlock, subvol: SubvolId) {
         let mut after = None;
-        let mut count = 0u64;
-        while let Some(ino) = self.query(|volume| volume.orphan_next(subvol, after))? {
-            self.finish_orphan(sb, InodeId { subvol, ino })?;
+        let (mut done, mut left) = (0u64, 0u64);
+        loop {
+            let ino = match self.query(|volume| volume.orphan_next(subvol, after)) {
+                Ok(Some(ino)) => ino,
+                Ok(None) => break,
+                Err(error) => {
+                    log::error(self.name(), format_args!("cannot read orphans: {error:?}"));
+                    break;
+                }
+            };
+            match self.finish_orphan(sb, InodeId { subvol, ino }) {
+                Ok(()) => done = done.saturating_add(1),
+                Err(_) => left = left.saturating_add(1),
+            }
             after = Some(ino);
-            count = count.saturating_add(1);
         }
-        if count != 0 {
+        if done != 0 {
             log::info(
                 self.name(),
-                format_args!("{count} deleted or cut files finished"),
+                format_args!("{done} deleted or cut files finished"),
             );
         }
-        Ok(())
+        if left != 0 {
+            log::error(
+                self.name(),
+                format_args!("{left} deleted or cut files cannot be finished"),
+            );
+        }
     }
 
     /// Frees an inode that has no name, or what a truncation left behind.

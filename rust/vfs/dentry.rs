@@ -44,7 +44,8 @@ impl<F: FileSystem> Dentry<F> {
     /// The inode that the name stands for, if it exists.
     pub fn inode(&self) -> Option<&Inode<F>> {
         // SAFETY: While the parent is locked, a dentry does not change between having an inode
-        // and not; inodes in the dentry cache are ready.
+        // and not; and one that has an inode keeps it while it is referenced. Inodes in the dentry
+        // cache are ready.
         unsafe {
             let inode = (*self.dentry.get()).d_inode;
             (!inode.is_null()).then(|| Inode::from_ptr(inode))

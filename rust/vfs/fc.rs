@@ -35,8 +35,14 @@ pub trait ContextOperations<F: FileSystem> {
     fn mounted(sb: &SuperBlock<F>) -> Result;
 
     /// Applies `options` to a mounted filesystem and makes it read-only or writable. `s_umount` is
-    /// held exclusively; when going read-only nobody has a file open for writing.
-    fn reconfigure(sb: &SuperBlock<F>, options: &F::Options, read_only: bool) -> Result;
+    /// held exclusively; when going read-only nobody has a file open for writing, and `synced`
+    /// says whether everything was written.
+    fn reconfigure(
+        sb: &SuperBlock<F>,
+        options: &F::Options,
+        read_only: bool,
+        synced: Result,
+    ) -> Result;
 }
 
 /// The functions of `struct fs_context_operations` for filesystem `F`.
@@ -179,10 +185,11 @@ impl<F: FileSystem> Shims<F> {
             // SAFETY: The context holds its root, whose super block is active.
             unsafe {
                 let sb = (*(*fc).root).d_sb;
-                to_result(bindings::sync_filesystem(sb))?;
+                let synced = to_result(bindings::sync_filesystem(sb));
                 let flags = (*fc).sb_flags as c_ulong;
                 let read_only = flags & bindings::OXFS_SB_RDONLY != 0;
-                F::Context::reconfigure(SuperBlock::from_ptr(sb), Self::options(fc), read_only)?;
+                let options = Self::options(fc);
+                F::Context::reconfigure(SuperBlock::from_ptr(sb), options, read_only, synced)?;
             }
             Ok(0)
         })

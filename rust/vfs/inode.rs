@@ -319,10 +319,15 @@ impl<F: FileSystem> Inode<F> {
         unsafe { time::Times::read(self.as_ptr()) }
     }
 
-    /// Sets the times. The caller holds the inode's lock, or is the only one to see the inode.
-    pub fn set_times(&self, times: &time::Times) {
+    /// Sets those of the times that differ from `seen`, what [`Self::times`] returned before.
+    pub fn change_times(&self, seen: &time::Times, times: &time::Times) {
         // SAFETY: The inode is live.
-        unsafe { times.write(self.as_ptr()) }
+        unsafe { times.write(seen, self.as_ptr()) }
+    }
+
+    /// Sets the times.
+    pub fn set_times(&self, times: &time::Times) {
+        self.change_times(&self.times(), times);
     }
 
     /// Sets permission bits, owners and number of names as they are on disk. The caller holds the
@@ -360,12 +365,6 @@ impl<F: FileSystem> Inode<F> {
     pub fn gid(&self) -> u32 {
         // SAFETY: The inode is live.
         unsafe { bindings::oxfs_helper_i_gid_read(self.as_ptr()) }
-    }
-
-    /// Random number that tells this use of the inode number from earlier ones.
-    pub fn generation(&self) -> u32 {
-        // SAFETY: It never changes once the inode is ready.
-        unsafe { (*self.as_ptr()).i_generation }
     }
 }
 
@@ -471,6 +470,12 @@ impl<F: FileSystem> Fresh<F> {
                 bindings::oxfs_helper_i_gid_read(inode),
             )
         }
+    }
+
+    /// Sets the change time to now and returns it.
+    pub fn touch(&self) -> time::Timespec {
+        // SAFETY: The inode is ours.
+        time::Timespec::from_c(unsafe { bindings::inode_set_ctime_current(self.inode.as_ptr()) })
     }
 
     /// Gives the inode its number and data, and hashes it, locked.

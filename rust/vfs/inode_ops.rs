@@ -509,7 +509,15 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
             // SAFETY: By the contract of this function.
             unsafe {
                 let inode = Dentry::<F>::from_ptr(dentry).inode().ok_or(ENOENT)?;
-                T::set_flags(inode, &FileFlags::read(attr.cast())?)?;
+                let flags = FileFlags::read(attr.cast()).map_err(|error| {
+                    // What cannot be set is about how data is stored, which swap in use relies on.
+                    if inode.is_swapfile() {
+                        ETXTBSY
+                    } else {
+                        error
+                    }
+                })?;
+                T::set_flags(inode, &flags)?;
             }
             Ok(0)
         })

@@ -73,18 +73,25 @@ impl Times {
         Timespec::from_c(unsafe { bindings::oxfs_helper_inode_get_ctime(inode) })
     }
 
+    /// Sets those times that are not the same as in `seen`. Others may have changed meanwhile, and
+    /// stay.
+    ///
     /// # Safety
     ///
-    /// `inode` is live, and the caller keeps other writers of the times out.
-    pub(super) unsafe fn write(&self, inode: *mut bindings::inode) {
+    /// `inode` is live.
+    pub(super) unsafe fn write(&self, seen: &Self, inode: *mut bindings::inode) {
         // SAFETY: By the contract of this function.
         unsafe {
-            (&raw mut (*inode).i_atime_sec).write_volatile(self.atime.sec);
-            (&raw mut (*inode).i_atime_nsec).write_volatile(self.atime.nsec);
-            (&raw mut (*inode).i_mtime_sec).write_volatile(self.mtime.sec);
-            (&raw mut (*inode).i_mtime_nsec).write_volatile(self.mtime.nsec);
+            if self.atime != seen.atime {
+                (&raw mut (*inode).i_atime_sec).write_volatile(self.atime.sec);
+                (&raw mut (*inode).i_atime_nsec).write_volatile(self.atime.nsec);
+            }
+            if self.mtime != seen.mtime {
+                (&raw mut (*inode).i_mtime_sec).write_volatile(self.mtime.sec);
+                (&raw mut (*inode).i_mtime_nsec).write_volatile(self.mtime.nsec);
+            }
             // Storing the same time again would forget that somebody has looked at it.
-            if Self::ctime(inode) != self.ctime {
+            if self.ctime != seen.ctime && Self::ctime(inode) != self.ctime {
                 bindings::inode_set_ctime_to_ts(inode, self.ctime.to_c());
             }
         }

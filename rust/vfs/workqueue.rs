@@ -15,7 +15,8 @@ use kernel::types::Opaque;
 use kernel::workqueue::Queue;
 
 /// A work queue with a rescuer (`WQ_MEM_RECLAIM`). Work that is queued when it is dropped is done
-/// first.
+/// first. None is done while the system is suspended (`WQ_FREEZABLE`): a filesystem must not
+/// change after a hibernation image was taken, which has the older state of it in it.
 ///
 /// # Invariants
 ///
@@ -35,7 +36,9 @@ impl WorkQueue {
         let queue = unsafe {
             bindings::alloc_workqueue_noprof(
                 c"%s".as_char_ptr(),
-                bindings::wq_flags_WQ_MEM_RECLAIM | bindings::wq_flags_WQ_UNBOUND,
+                bindings::wq_flags_WQ_MEM_RECLAIM
+                    | bindings::wq_flags_WQ_FREEZABLE
+                    | bindings::wq_flags_WQ_UNBOUND,
                 0,
                 name.as_char_ptr(),
             )
