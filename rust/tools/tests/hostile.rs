@@ -18,9 +18,10 @@ use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::rename::{Rename, RenameFlags};
+use oxfs::engine::snapshot::NewSnapshot;
 use oxfs::engine::super_block;
 use oxfs::engine::types::{
-    Backing, BlockNr, FileBlock, FileType, InodeId, MAX_FILE_BLOCKS, MAX_FILE_SIZE,
+    Backing, BlockNr, FileBlock, FileType, InodeId, SubvolId, MAX_FILE_BLOCKS, MAX_FILE_SIZE,
 };
 use oxfs::engine::volume::Volume;
 use oxfs::engine::xattr::XattrMode;
@@ -49,6 +50,15 @@ fn write_file(disk: &SimDisk, volume: &V, id: InodeId, start: u64, len: u64) {
     let size = start.saturating_add(run.len).saturating_mul(4096);
     let staged = Written::Staged(run.start);
     let _ = volume.finish_write(id, FileBlock(start), run.len, staged, Some(size));
+}
+
+fn snapshot_of(volume: &V) -> NewSnapshot {
+    NewSnapshot {
+        source: volume.default_subvolume(),
+        read_only: false,
+        uuid: [8; 16],
+        time: at(6),
+    }
 }
 
 /// A volume with every kind of item, several leaves and an inner node.
@@ -111,6 +121,20 @@ fn rich() -> SimDisk {
     volume.set_swapping(swap, true).expect("pin");
     volume.swap_activate(swap, 60, &[0; 4096]).expect("swapon");
     volume.set_swapping(swap, false).expect("unpin");
+    let dropped = volume
+        .snapshot(&snapshot_of(&volume))
+        .expect("snapshot")
+        .value;
+    volume.commit().expect("commit");
+    volume.delete_subvolume(dropped).expect("delete");
+    volume.snapshot(&snapshot_of(&volume)).expect("snapshot");
+    volume.commit().expect("commit");
+    // The way to these is not shared any more.
+    write_file(&disk, &volume, data, 7, 2);
+    for i in 0..10 {
+        let name = format!("after the snapshot {i}");
+        volume.create(deep, name.as_bytes(), &file).expect("create");
+    }
     let gone = volume.create(top, b"gone", &file).expect("create").value.id;
     write_file(&disk, &volume, gone, 3, 9);
     volume.unlink(top, b"gone", at(5)).expect("unlink");
@@ -399,6 +423,24 @@ fn exercise(disk: &SimDisk, random: &mut Random) {
     }
     if let Ok(Some(ino)) = volume.orphan_next(top.subvol, None) {
         finish(&volume, InodeId { ino, ..top });
+    }
+    let _ = volume.snapshot(&snapshot_of(&volume));
+    if let Ok(Some(id)) = volume.next_dropping(SubvolId(0)) {
+        for _ in 0..STEPS {
+            if volume.drop_step(id).map_or(true, |done| done.value) {
+                break;
+            }
+        }
+    }
+    let second = InodeId {
+        subvol: SubvolId(2),
+        ..top
+    };
+    if volume.open_subvolume(second.subvol).is_ok() {
+        read_all(&volume, second, 0, &mut found);
+        change(&volume, disk, second, random);
+        let _ = volume.delete_subvolume(second.subvol);
+        let _ = volume.drop_step(second.subvol);
     }
     let _ = volume.trim_group(0, 1);
     let _ = volume.unmount();

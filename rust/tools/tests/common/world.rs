@@ -13,7 +13,8 @@ use oxfs::engine::error::Error;
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::rename::{Rename, RenameFlags};
-use oxfs::engine::types::{Backing, BlockNr, FileBlock, InodeId, Run};
+use oxfs::engine::snapshot::NewSnapshot;
+use oxfs::engine::types::{Backing, BlockNr, FileBlock, InodeId, Run, SubvolId, ROOT_INO};
 use oxfs::engine::volume::Volume;
 use oxfs::sim::SimDisk;
 use std::collections::BTreeMap;
@@ -35,11 +36,14 @@ struct File {
 }
 
 type Files = BTreeMap<Vec<u8>, File>;
+/// Snapshots by their number.
+type Snapshots = BTreeMap<u64, Files>;
 
 /// An acknowledged state, and what was written in place after it.
 #[derive(Debug, Clone, Default)]
 struct Committed {
     files: Files,
+    snapshots: Snapshots,
     /// By file and block: numbers written in place since, in order.
     in_place: BTreeMap<(u64, u64), Vec<u64>>,
 }
@@ -53,6 +57,9 @@ pub enum Found {
     Nothing,
 }
 
+/// What a directory on a disk shows: size and content of each file.
+type Shown = BTreeMap<Vec<u8>, (u64, Content)>;
+
 /// The content of a file on a disk: for each block that is no hole the numbers in its sectors.
 type Content = BTreeMap<u64, [u64; 8]>;
 
@@ -61,6 +68,7 @@ pub struct World {
     volume: SimVolume,
     random: Random,
     files: Files,
+    snapshots: Snapshots,
     states: Vec<Committed>,
     next: u64,
     clock: i64,
@@ -71,6 +79,8 @@ pub struct World {
 }
 
 const NAMES: u64 = 9;
+/// No history makes so many.
+const MOST_SUBVOLUMES: u64 = 24;
 /// Blocks of a file, so that a few fill the smallest volume.
 const SPAN: u64 = 300;
 
@@ -108,6 +118,7 @@ impl World {
             volume,
             random: Random(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1)),
             files: Files::new(),
+            snapshots: Snapshots::new(),
             states: vec![Committed::default()],
             next: 1,
             clock: 100,
@@ -137,7 +148,7 @@ impl World {
     /// One random operation. A full volume is no failure.
     pub fn step(&mut self) {
         self.clock += 1;
-        let choice = self.random.below(24);
+        let choice = self.random.below(26);
         self.log.push(format!("operation {choice}"));
         let result = match choice {
             0..3 => self.create(),
@@ -152,6 +163,8 @@ impl World {
             18 => self.end_write(),
             19 => self.flush(),
             20 => self.swap(),
+            21 => self.snapshot(),
+            22 => self.drop_snapshot(),
             _ => {
                 self.commit();
                 Ok(())
@@ -173,13 +186,14 @@ impl World {
                 }
             }
         }
-        self.acknowledge(self.files.clone());
+        self.acknowledge(self.files.clone(), self.snapshots.clone());
     }
 
-    fn acknowledge(&mut self, files: Files) {
+    fn acknowledge(&mut self, files: Files, snapshots: Snapshots) {
         self.log.push(format!("state {}", self.states.len()));
         self.states.push(Committed {
             files,
+            snapshots,
             in_place: BTreeMap::new(),
         });
         self.disk.mark(self.states.len() as u64 - 1);
@@ -201,7 +215,7 @@ impl World {
                 }
             }
         }
-        self.acknowledge(files);
+        self.acknowledge(files, last.snapshots);
         Ok(())
     }
 
@@ -531,6 +545,50 @@ impl World {
         Ok(())
     }
 
+    /// Takes a snapshot. Nothing is being overwritten, and nothing will be before it is durable.
+    fn snapshot(&mut self) -> Result<(), Error> {
+        if self.snapshots.len() >= 3 {
+            return Ok(());
+        }
+        let new = NewSnapshot {
+            source: self.volume.default_subvolume(),
+            read_only: false,
+            uuid: [3; 16],
+            time: at(self.clock),
+        };
+        let id = self.volume.snapshot(&new)?.value;
+        let mut files = self.files.clone();
+        for file in files.values_mut() {
+            // Nothing is written in place to what the snapshot has.
+            file.uid |= (id.0 + 1) << 40;
+        }
+        self.snapshots.insert(id.0, files);
+        self.commit();
+        for file in self.files.values_mut() {
+            for cell in file.cells.values_mut() {
+                if let Cell::Data(_, committed) = cell {
+                    *committed = false;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a snapshot, with commits in between.
+    fn drop_snapshot(&mut self) -> Result<(), Error> {
+        let Some(id) = self.snapshots.keys().next().copied() else {
+            return Ok(());
+        };
+        self.volume.delete_subvolume(SubvolId(id))?;
+        self.snapshots.remove(&id);
+        while !self.volume.drop_step(SubvolId(id))?.value {
+            if self.random.below(3) == 0 {
+                self.commit();
+            }
+        }
+        Ok(())
+    }
+
     /// Activates a file as a swapfile, swaps to it, and ends that.
     fn swap(&mut self) -> Result<(), Error> {
         let Some(name) = self.existing() else {
@@ -637,12 +695,30 @@ impl World {
     }
 }
 
-/// All files: size and content. `None` when it cannot be mounted or read.
-fn read_all(disk: &SimDisk) -> Option<BTreeMap<Vec<u8>, (u64, Content)>> {
+/// All files of all subvolumes but those that are being dropped. `None` when the volume cannot be
+/// mounted or read.
+fn read_all(disk: &SimDisk) -> Option<BTreeMap<u64, Shown>> {
     let volume = Volume::mount(disk.clone(), &MountOptions { read_only: true }).ok()?;
+    let mut shown = BTreeMap::new();
+    for id in 0..MOST_SUBVOLUMES {
+        let subvol = SubvolId(id);
+        let dropping = volume.next_dropping(subvol).ok()? == Some(subvol);
+        if dropping || volume.open_subvolume(subvol) == Err(Error::NotFound) {
+            continue;
+        }
+        let top = InodeId {
+            subvol,
+            ino: ROOT_INO,
+        };
+        shown.insert(id, read_dir(&volume, disk, top)?);
+    }
+    Some(shown)
+}
+
+fn read_dir(volume: &SimVolume, disk: &SimDisk, top: InodeId) -> Option<Shown> {
     let mut entries = Vec::new();
-    volume.readdir(root(&volume), 2, 1000, &mut entries).ok()?;
-    let mut files = BTreeMap::new();
+    volume.readdir(top, 2, 1000, &mut entries).ok()?;
+    let mut files = Shown::new();
     for entry in entries
         .iter()
         .filter(|entry| *entry.name != *World::AFTER_CRASH)
@@ -650,7 +726,7 @@ fn read_all(disk: &SimDisk) -> Option<BTreeMap<Vec<u8>, (u64, Content)>> {
         let size = volume.inode(entry.id).ok()?.size;
         files.insert(
             entry.name.to_vec(),
-            (size, read_file(&volume, disk, entry.id)?),
+            (size, read_file(volume, disk, entry.id)?),
         );
     }
     Some(files)
@@ -679,14 +755,19 @@ fn read_file(volume: &SimVolume, disk: &SimDisk, id: InodeId) -> Option<Content>
     Some(content)
 }
 
-fn matches(
-    state: &Committed,
-    shown: &BTreeMap<Vec<u8>, (u64, Content)>,
-    with_in_place: bool,
-) -> bool {
-    state.files.len() == shown.len()
-        && state
-            .files
+fn matches(state: &Committed, shown: &BTreeMap<u64, Shown>, with_in_place: bool) -> bool {
+    let mut subvolumes: BTreeMap<_, _> = state.snapshots.iter().map(|(id, f)| (*id, f)).collect();
+    subvolumes.insert(0, &state.files);
+    subvolumes.keys().eq(shown.keys())
+        && subvolumes
+            .values()
+            .zip(shown.values())
+            .all(|(files, shown)| same_files(state, files, shown, with_in_place))
+}
+
+fn same_files(state: &Committed, files: &Files, shown: &Shown, with_in_place: bool) -> bool {
+    files.len() == shown.len()
+        && files
             .iter()
             .zip(shown)
             .all(|((name, file), (its_name, (size, content)))| {
@@ -728,13 +809,37 @@ fn show(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 
-fn difference(state: &Committed, shown: &BTreeMap<Vec<u8>, (u64, Content)>) -> String {
-    if !state.files.keys().eq(shown.keys()) {
-        let expected: Vec<_> = state.files.keys().map(|name| show(name)).collect();
+fn difference(state: &Committed, shown: &BTreeMap<u64, Shown>) -> String {
+    let found: Vec<_> = shown.keys().collect();
+    let expected: Vec<_> = [0]
+        .into_iter()
+        .chain(state.snapshots.keys().copied())
+        .collect();
+    let Some(top) = shown.get(&0).filter(|_| found.len() == expected.len()) else {
+        return format!("expected subvolumes {expected:?}, found {found:?}");
+    };
+    let mut said = difference_of_files(state, &state.files, top);
+    for (id, files) in &state.snapshots {
+        if let Some(shown) = shown
+            .get(id)
+            .filter(|shown| !same_files(state, files, shown, true))
+        {
+            said += &format!(
+                "; snapshot {id}: {}",
+                difference_of_files(state, files, shown)
+            );
+        }
+    }
+    said
+}
+
+fn difference_of_files(state: &Committed, files: &Files, shown: &Shown) -> String {
+    if !files.keys().eq(shown.keys()) {
+        let expected: Vec<_> = files.keys().map(|name| show(name)).collect();
         let found: Vec<_> = shown.keys().map(|name| show(name)).collect();
         return format!("expected {expected:?}, found {found:?}");
     }
-    for ((name, file), (size, content)) in state.files.iter().zip(shown.values()) {
+    for ((name, file), (size, content)) in files.iter().zip(shown.values()) {
         if file.size != *size {
             return format!("{}: expected size {}, found {size}", show(name), file.size);
         }
