@@ -4,9 +4,10 @@
 
 use super::data::{self, block_after, block_of, bytes_of, BLOCK};
 use super::file::{change, check_not_pinned, drop_blocks, refresh, File};
+use super::iomap::map;
 use super::truncate::{grow, now};
 use super::{Inode, Oxfs};
-use crate::engine::types::{FileBlock, MAX_FILE_SIZE};
+use crate::engine::types::{Backing, FileBlock, MAX_FILE_BLOCKS, MAX_FILE_SIZE};
 use crate::vfs::file::{mode, OpenFile};
 use crate::vfs::iomap;
 use kernel::prelude::*;
@@ -156,7 +157,11 @@ fn collapse(inode: &Inode, range: &Range) -> Result {
     change(inode, |volume, id| {
         volume.collapse(id, FileBlock(start), len)
     })?;
-    let size = size - (range.end - range.pos);
+    resize(inode, size - (range.end - range.pos))
+}
+
+/// Sets the size, when nothing is dirty behind it.
+fn resize(inode: &Inode, size: u64) -> Result {
     inode.truncate_cached(size);
     inode.data().file()?.set_disk_size(0);
     let time = now(inode);
@@ -172,14 +177,27 @@ fn insert(inode: &Inode, range: &Range) -> Result {
     if range.pos >= size {
         return Err(EINVAL);
     }
-    let size = size
+    let new_size = size
         .checked_add(len)
         .filter(|size| *size <= MAX_FILE_SIZE)
         .ok_or(EFBIG)?;
-    inode.check_new_size(size)?;
+    inode.check_new_size(new_size)?;
     flush_behind(inode, range.pos)?;
-    grow(inode, size)?;
+    // The size first: what has moved must not be behind the end if the power fails.
+    grow(inode, new_size)?;
     flush_behind(inode, range.pos)?;
-    let (start, len) = (block_of(range.pos), block_of(len));
-    change(inode, |volume, id| volume.insert(id, FileBlock(start), len))
+    let (start, blocks) = (block_of(range.pos), block_of(len));
+    let moved = change(inode, |volume, id| {
+        volume.insert(id, FileBlock(start), blocks)
+    });
+    if moved.is_err() && is_empty_from(inode, block_after(size))? {
+        resize(inode, size)?;
+    }
+    moved
+}
+
+/// Whether the file has no blocks from `start` on.
+fn is_empty_from(inode: &Inode, start: u64) -> Result<bool> {
+    let mapping = map(inode, start, MAX_FILE_BLOCKS - start)?;
+    Ok(mapping.backing == Backing::Hole && mapping.start.0 + mapping.len == MAX_FILE_BLOCKS)
 }
