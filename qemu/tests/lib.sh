@@ -3,15 +3,35 @@
 #
 # What the guest tests share. FS is the filesystem under test: oxfs, unless somebody wants to see
 # what another one answers (`qemu/vm --no-module --disk 1G -- env FS=xfs qemu/tests/NAME.sh`).
-# `fileop`, `swapmem` and `fsx` are the programs beside this file.
+# `fileop` (a server), `swapmem` and `fsx` are the programs beside this file.
 
 set -u
 # shellcheck source=../ktap.sh
 . "${BASH_SOURCE[0]%/*}/../ktap.sh"
 
+here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
 FS=${FS:-oxfs}
 mnt=/mnt/test
 dev=/dev/vda
+
+mkfifo /tmp/fileop.requests /tmp/fileop.answers
+python3 "$here/fileop.py" </tmp/fileop.requests >/tmp/fileop.answers 2>&1 &
+exec 7>/tmp/fileop.requests 8</tmp/fileop.answers
+rm /tmp/fileop.requests /tmp/fileop.answers
+
+# fileop OPERATION [ARG...]: prints the outcome, see fileop.py.
+fileop() {
+	local line all=("$PWD" "$@") IFS=$'\t'
+	echo "${all[*]}" >&7
+	while read -r line <&8; do
+		[[ $line != . ]] || return 0
+		echo "$line"
+	done
+	return 1
+}
+
+swapmem() { python3 "$here/swapmem.py" "$@" 7>&- 8<&-; }
+fsx() { python3 "$here/fsx.py" "$@" 7>&- 8<&-; }
 
 # is NAME EXPECTED ACTUAL
 is() {
@@ -39,12 +59,18 @@ at_least() {
 	if (($3 >= $2)); then pass "$1"; else fail "$1" "seen: $3, expected at least $2"; fi
 }
 
-# op NAME EXPECTED OPERATION [ARG...]: the outcome of fileop. Of two lines, the last words.
+# op NAME EXPECTED OPERATION [ARG...]: the outcome of fileop.
 op() {
-	local name=$1 expected=$2 seen
+	local name=$1 expected=$2
 	shift 2
-	seen=$(fileop "$@" 2>&1 | xargs)
-	is "$name" "$expected" "$seen"
+	is "$name" "$expected" "$(fileop "$@")"
+}
+
+# do_op OPERATION [ARG...]: it must succeed.
+do_op() {
+	local seen
+	seen=$(fileop "$@")
+	[[ $seen == OK ]] || give_up "fileop $*: $seen"
 }
 
 # The test cannot go on: it ends without a plan, which is a failure.
@@ -119,7 +145,7 @@ drop_caches() {
 # SEED, and is zeros otherwise.
 swapfile() {
 	if (($# > 2)); then
-		[[ $(fileop fill "$1" "$2" "$3") == OK ]] || give_up "fill $1"
+		do_op fill "$1" "$2" "$3"
 	else
 		must dd if=/dev/zero "of=$1" bs=1M "count=$2" status=none
 	fi
@@ -167,9 +193,11 @@ let_go() {
 	cat /tmp/held
 }
 
-# markers FILE...: how many pages of the disk's content of these files were swapped out by
-# `swapmem -m`.
+# markers FILE...: how many pages of what the disk has of these files were swapped out by
+# `swapmem --marker`.
 markers() {
+	local file sum=0
 	drop_caches
-	cat "$@" | fileop markers
+	for file; do sum=$((sum + $(fileop markers "$file"))); done
+	echo "$sum"
 }

@@ -46,7 +46,7 @@ check 'swapoff of both' swapoff one two
 is 'a third clone has not changed' "$content" "$(sums three)"
 
 swapfile part 16 4
-fileop clonerange part part-clone 4M 4M 0 >/dev/null
+do_op clonerange part part-clone 4M 4M 0
 is 'a file that shares a part' 1024 "$(blocks_with part shared)"
 content=$(sums part-clone)
 used 'partly shared file' part
@@ -66,12 +66,10 @@ for i in 1 2 3 4 5; do cp --reflink=always deep "deep$i"; done
 must rm deep2 deep4
 used 'file with five clones' deep
 
-# Single blocks, by writing a clone block by block where every second one is shared.
+# Single blocks: of a clone, every second one is written.
 swapfile base 32 6
 cp --reflink=always base pieces
-for ((i = 1; i < 8192; i += 2)); do echo "pwrite -q -S 7 $((i * 4096)) 4096"; done >/tmp/writes
-must xfs_io pieces </tmp/writes
-must sync
+do_op rewrite pieces 2
 at_least 'a file in thousands of extents' 2000 "$(extents pieces)"
 content=$(sums base)
 used 'file in thousands of extents' pieces
