@@ -48,7 +48,7 @@ impl MappingOperations<Oxfs> for File {
 
 #[vtable]
 impl FileOperations<Oxfs> for File {
-    fn read(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    fn read(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
         if !iocb.is_direct() {
             return iocb.read_cached(iter);
         }
@@ -56,16 +56,15 @@ impl FileOperations<Oxfs> for File {
             return Ok(0);
         }
         iocb.accessed();
-        let inode = iocb.inode();
         let _lock = inode.lock_shared();
-        direct::read::<Oxfs, File>(iocb, iter)
+        direct::read::<Oxfs, File>(inode, iocb, iter)
     }
 
-    fn write(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    fn write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
         let count = if iocb.is_direct() {
-            write_direct(iocb, iter)?
+            write_direct(inode, iocb, iter)?
         } else {
-            write_cached(iocb, iter)?
+            write_cached(inode, iocb, iter)?
         };
         if count == 0 {
             return Ok(0);
@@ -129,12 +128,11 @@ pub fn check_not_pinned(inode: &Inode) -> Result {
 
 /// What has to be done under the inode's exclusive lock before a write at `iocb.pos()`.
 /// Returns how many bytes may be written.
-fn prepare_write(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+fn prepare_write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
     let count = iocb.check_write(iter)?;
     if count == 0 {
         return Ok(0);
     }
-    let inode = iocb.inode();
     check_not_pinned(inode)?;
     if iocb.pos() > inode.size() {
         inode.wait_for_direct_io();
@@ -154,21 +152,20 @@ pub fn zero_tail(inode: &Inode, to: u64) -> Result {
 }
 
 /// Writes through the page cache.
-fn write_cached(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
-    match try_write_cached(iocb, iter) {
+fn write_cached(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    match try_write_cached(inode, iocb, iter) {
         // Dirty pages over blocks of the file's own hold reservations that they will not need.
         Err(e) if e == ENOSPC => {
-            iocb.inode().write_range(0, u64::MAX)?;
-            try_write_cached(iocb, iter)
+            inode.write_range(0, u64::MAX)?;
+            try_write_cached(inode, iocb, iter)
         }
         result => result,
     }
 }
 
-fn try_write_cached(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
-    let inode = iocb.inode();
+fn try_write_cached(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
     let _lock = inode.lock_exclusive();
-    if prepare_write(iocb, iter)? == 0 {
+    if prepare_write(inode, iocb, iter)? == 0 {
         return Ok(0);
     }
     iocb.write_cached::<File>(iter)
@@ -181,32 +178,36 @@ enum Lock<'a> {
 }
 
 /// Writes around the page cache, as far as that goes.
-fn write_direct(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
-    let written = match try_write_direct(iocb, iter) {
+fn write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    let written = match try_write_direct(inode, iocb, iter) {
         Err(e) if e == ENOTBLK => 0,
         result => result?,
     };
     if iter.count() == 0 {
         return Ok(written);
     }
-    let cached = write_cached(iocb, iter);
+    let cached = write_cached(inode, iocb, iter);
     iocb.finish_fallback(iter, written, cached)
 }
 
 /// Whether a direct write could meet others in a block, or moves the end of the file: such go one
 /// at a time.
-fn goes_alone(iocb: &Iocb<Oxfs>, iter: &Iter) -> bool {
+fn goes_alone(inode: &Inode, iocb: &Iocb<Oxfs>, iter: &Iter) -> bool {
     let count = iter.count() as u64;
     let whole = (iocb.pos() | count) % BLOCK == 0;
-    !whole || iocb.pos().saturating_add(count) > iocb.inode().size()
+    !whole || iocb.pos().saturating_add(count) > inode.size()
 }
 
 /// Takes the lock and prepares the write; `None`: there is nothing to write.
-fn lock_direct<'a>(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<Option<Lock<'a>>> {
-    let inode = iocb.inode();
+fn lock_direct<'a>(
+    inode: &'a Inode,
+    iocb: &mut Iocb<Oxfs>,
+    iter: &mut Iter,
+) -> Result<Option<Lock<'a>>> {
     // Taking away set-user-id needs the exclusive lock.
-    let may_share =
-        |iocb: &Iocb<Oxfs>, iter: &Iter| !goes_alone(iocb, iter) && inode.has_no_privileges();
+    let may_share = |iocb: &Iocb<Oxfs>, iter: &Iter| {
+        !goes_alone(inode, iocb, iter) && inode.has_no_privileges()
+    };
     if may_share(iocb, iter) {
         let lock = inode.lock_shared();
         if iocb.check_write(iter)? == 0 {
@@ -219,17 +220,17 @@ fn lock_direct<'a>(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<Option<Lock
         }
     }
     let lock = inode.lock_exclusive();
-    let count = prepare_write(iocb, iter)?;
+    let count = prepare_write(inode, iocb, iter)?;
     Ok((count > 0).then_some(Lock::Exclusive(lock)))
 }
 
-fn try_write_direct(iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
-    let Some(mut lock) = lock_direct(iocb, iter)? else {
+fn try_write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+    let Some(mut lock) = lock_direct(inode, iocb, iter)? else {
         return Ok(0);
     };
-    let alone = goes_alone(iocb, iter);
+    let alone = goes_alone(inode, iocb, iter);
     if alone {
-        iocb.inode().wait_for_direct_io();
+        inode.wait_for_direct_io();
     } else if let Lock::Exclusive(exclusive) = lock {
         lock = Lock::Shared {
             _lock: exclusive.downgrade(),

@@ -196,6 +196,8 @@ fn delayed_answer(mapping: &Mapping, reserved: bool, cookie: u64) -> Answer {
 /// is mapped when the I/O has ended.
 fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Result<Answer> {
     let file = inode.data().file()?;
+    // Blocks of the file's own are written without a reservation, where this would be found.
+    inode.query(|volume, _| volume.check_writable())?;
     data::prepare_write(inode, start, len)?;
     let whole = (request.pos | request.len) % BLOCK == 0;
     let len = {

@@ -147,8 +147,11 @@ impl<F: FileSystem, T: DirectIo<F>> ReadOps<F, T> {
 
 /// Reads into user memory without the page cache. The caller holds the inode's lock, shared.
 /// `Err(EIOCBQUEUED)`: it goes on by itself.
-pub fn read<F: FileSystem, T: DirectIo<F>>(iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize> {
-    let inode = iocb.inode();
+pub fn read<F: FileSystem, T: DirectIo<F>>(
+    inode: &Inode<F>,
+    iocb: &mut Iocb<F>,
+    iter: &mut Iter,
+) -> Result<usize> {
     let token = iocb.as_ptr() as usize;
     let ops = if iocb.is_waited_for() {
         ptr::null()

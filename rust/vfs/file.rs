@@ -75,15 +75,6 @@ impl<F: FileSystem> Iocb<F> {
         unsafe { (*self.0.get()).ki_filp }
     }
 
-    /// The file's inode. Outlives the `Iocb`'s borrow: the caller's file descriptor keeps it.
-    pub fn inode<'a>(&self) -> &'a Inode<F>
-    where
-        F: 'a,
-    {
-        // SAFETY: The system call that this serves keeps the file open.
-        unsafe { Inode::from_file(self.file_ptr()) }
-    }
-
     /// Where in the file.
     pub fn pos(&self) -> u64 {
         // SAFETY: By the type invariant.
@@ -229,10 +220,10 @@ pub enum Seek {
 #[vtable]
 pub trait FileOperations<F: FileSystem>: Mmap<F> {
     /// Reads. No locks are held.
-    fn read(iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize>;
+    fn read(inode: &Inode<F>, iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize>;
 
     /// Writes. Freeze protection is held, no locks.
-    fn write(iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize>;
+    fn write(inode: &Inode<F>, iocb: &mut Iocb<F>, iter: &mut Iter) -> Result<usize>;
 
     /// Where the next data or hole is. No locks are held.
     fn seek(file: &OpenFile<F>, pos: i64, what: Seek) -> Result<i64>;
@@ -326,10 +317,13 @@ impl<F: FileSystem, T: FileOperations<F>> Shims<F, T> {
         iocb: *mut bindings::kiocb,
         iter: *mut bindings::iov_iter,
     ) -> isize {
+        // SAFETY: Whoever submits the I/O, be it read(2), aio or io_uring, keeps the file open until
+        // this function returns, also when the I/O goes on and ends before that.
+        let inode = unsafe { Inode::from_file((*iocb).ki_filp) };
         // SAFETY: By this function's contract both are ours for the time of the call; the types
         // are transparent.
         let (iocb, iter) = unsafe { (&mut *iocb.cast(), &mut *iter.cast()) };
-        count_to_c(T::read(iocb, iter))
+        count_to_c(T::read(inode, iocb, iter))
     }
 
     /// # Safety
@@ -340,8 +334,10 @@ impl<F: FileSystem, T: FileOperations<F>> Shims<F, T> {
         iter: *mut bindings::iov_iter,
     ) -> isize {
         // SAFETY: As for reading.
+        let inode = unsafe { Inode::from_file((*iocb).ki_filp) };
+        // SAFETY: As for reading.
         let (iocb, iter) = unsafe { (&mut *iocb.cast(), &mut *iter.cast()) };
-        count_to_c(T::write(iocb, iter))
+        count_to_c(T::write(inode, iocb, iter))
     }
 
     /// # Safety
