@@ -2,7 +2,7 @@
 
 //! The filesystem itself: format, trees, space, transactions, files, directories, swap.
 //!
-//! No kernel types, no unsafe code: the same files are compiled into the module and into the host
+//! No kernel types, safe code only: the same files are compiled into the module and into the host
 //! crate. Below it are a block device ([`device`]) and the platform (memory, locks, checksums).
 //!
 //! | layer | modules |

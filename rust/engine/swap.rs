@@ -549,7 +549,7 @@ impl<D: BlockDevice> Volume<D> {
         let mut files = state
             .swapping
             .iter()
-            .map(|(st_ino, _)| InodeId::from_st_ino(*st_ino));
+            .map(|(st_ino, ())| InodeId::from_st_ino(*st_ino));
         files.find(|id| of.is_none_or(|subvol| id.subvol == subvol))
     }
 

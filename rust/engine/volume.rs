@@ -96,7 +96,7 @@ impl State {
     /// Whether a swapfile of a subvolume is active.
     pub fn has_active_swapfile(&self, id: SubvolId) -> bool {
         let mut files = self.swapping.iter();
-        files.any(|(st_ino, _)| InodeId::from_st_ino(*st_ino).subvol == id)
+        files.any(|(st_ino, ())| InodeId::from_st_ino(*st_ino).subvol == id)
     }
 
     /// Whether there is something to commit.
