@@ -346,30 +346,16 @@ impl<D: BlockDevice> Volume<D> {
         }
         let want = (piece_end - start.0).min(super::format::GROUP_BLOCKS);
         self.reserve_runs(want)?;
+        let mut left = want;
         let done = self.update(MAPS, |txn| {
             let had = txn.state.space.reserved();
-            let reached = txn.back(id, start.0, want)?;
-            Ok((
-                FileBlock(reached),
-                had.saturating_sub(txn.state.space.reserved()),
-            ))
+            let reached = txn.back(id, start.0, want);
+            // Also what a failed change took from the promise.
+            left = left.saturating_sub(had.saturating_sub(txn.state.space.reserved()));
+            reached.map(FileBlock)
         });
-        match done {
-            Ok(Done {
-                value: (reached, used),
-                generation,
-            }) => {
-                self.unreserve(want.saturating_sub(used));
-                Ok(Done {
-                    value: reached,
-                    generation,
-                })
-            }
-            Err(error) => {
-                self.unreserve(want);
-                Err(error)
-            }
-        }
+        self.unreserve(left);
+        done
     }
 
     /// Removes `[start, start + len)` and moves what is behind it forward. Every step leaves a
