@@ -16,9 +16,10 @@ use oxfs::engine::format::{
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::node::{self, Key};
 use oxfs::engine::reflink::Clone as CloneRange;
+use oxfs::engine::snapshot::NewSnapshot;
 use oxfs::engine::space::bitmap_crc;
 use oxfs::engine::super_block;
-use oxfs::engine::types::{BlockNr, FileBlock, Generation, InodeId};
+use oxfs::engine::types::{AttrChange, BlockNr, FileBlock, Generation, InodeId};
 use oxfs::engine::xattr::XattrMode;
 use oxfs::platform::Block;
 use oxfs::sim::SimDisk;
@@ -551,4 +552,62 @@ fn each_rule_is_named() {
         // A damaged node hides what is below it: only the node is named.
         expect(what, &disk, rules);
     }
+}
+
+/// A subvolume whose tree is being taken away from the left breaks no rule at any step.
+#[test]
+fn dropping_is_legal_at_every_step() {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let top = root(&volume);
+    let mut files = Vec::new();
+    for i in 0..60u64 {
+        let name = format!("file {i}");
+        let target = vec![b'a' + (i % 26) as u8; 3000];
+        let new = match i % 3 {
+            0 => NewInode {
+                symlink: Some(&target),
+                ..new_inode(0o120777, at(3))
+            },
+            _ => new_inode(0o100644, at(3)),
+        };
+        let id = volume
+            .create(top, name.as_bytes(), &new)
+            .expect("create")
+            .value
+            .id;
+        if i % 3 > 0 {
+            (0..4).for_each(|n| write(&disk, &volume, id, n * 3, 1 + i % 2));
+        }
+        files.push(id);
+    }
+    let new = NewSnapshot {
+        source: top.subvol,
+        read_only: true,
+        uuid: [1; 16],
+        time: at(4),
+    };
+    let snapshot = volume.snapshot(&new).expect("snapshot").value;
+    volume.commit().expect("commit");
+    // Now no node of the snapshot is shared any more.
+    for id in files {
+        let change = AttrChange {
+            uid: Some(9),
+            ..AttrChange::default()
+        };
+        volume.set_attr(id, &change).expect("set_attr");
+        while id.ino.0 % 3 == 0 && !volume.truncate(id, 0, at(5)).expect("truncate").value {}
+    }
+    volume.delete_subvolume(snapshot).expect("delete");
+    let mut steps = 0;
+    loop {
+        let gone = volume.drop_step(snapshot).expect("drop_step").value;
+        volume.commit().expect("commit");
+        common::assert_clean(&disk);
+        steps += 1;
+        if gone {
+            break;
+        }
+    }
+    assert!(steps > 5, "{steps} steps");
 }

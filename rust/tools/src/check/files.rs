@@ -48,6 +48,8 @@ struct Files {
     current: Current,
     names: Names,
     has_swap: bool,
+    /// Dropping takes leaves away from the left: the first inode's items may be partly gone.
+    dropping: bool,
 }
 
 impl Checker<'_> {
@@ -60,6 +62,7 @@ impl Checker<'_> {
             current: Current::default(),
             names: Names::new(id, item.next_ino.get()),
             has_swap: self.swap.iter().any(|run| run.id.subvol == id),
+            dropping: item.flags.get() & DROPPED != 0,
         };
         let complete = self.walk(tree_kind::SUBVOLUME, item.root, &mut |checker, item| {
             files.item(checker, item);
@@ -143,6 +146,13 @@ impl Files {
             | item_kind::SYMLINK
             | item_kind::EXTENT => {}
             _ => return checker.unknown_item(item),
+        }
+        if self.current.item.is_none() && self.dropping {
+            // Its blocks are still counted.
+            if kind == item_kind::EXTENT {
+                checker.extent(item, &self.id());
+            }
+            return;
         }
         if self.current.item.is_none() && !self.current.reported {
             self.current.reported = true;
