@@ -35,7 +35,7 @@ fn choices(cut: &Cut, random: &mut Random) -> Vec<Vec<usize>> {
         // All subsets.
         all.extend((1..(1 << n) - 1).map(|set: usize| {
             (0..n)
-                .map(|i| if set >> i & 1 == 1 { 8 } else { 0 })
+                .map(|i| if (set >> i) & 1 == 1 { 8 } else { 0 })
                 .collect()
         }));
     } else {

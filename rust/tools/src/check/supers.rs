@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 
 /// What a block is that may hold a copy of the super block.
 enum Copy {
-    Good(SuperBlock),
+    Good(Box<SuperBlock>),
     Bad(&'static str),
     None,
 }
@@ -39,7 +39,7 @@ fn load(dev: &dyn BlockDevice, block: u64) -> Copy {
     if sb.block.get() != block {
         return Copy::Bad("belongs elsewhere");
     }
-    Copy::Good(sb)
+    Copy::Good(Box::new(sb))
 }
 
 /// Finds the newest super block, as a mount does, and checks it and its copies.
@@ -57,7 +57,7 @@ pub fn read(dev: &dyn BlockDevice, report: &mut Report) -> Result<SuperBlock> {
                 Copy::Good(sb) => {
                     let newer = |old: &SuperBlock| sb.generation.get() > old.generation.get();
                     if newest.as_ref().is_none_or(newer) {
-                        newest = Some(sb);
+                        newest = Some(*sb);
                     }
                 }
                 Copy::Bad(why) => {
