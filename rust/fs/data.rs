@@ -23,7 +23,9 @@ use crate::engine::ranges::RangeSet;
 use crate::engine::readers::Ticket;
 use crate::engine::types::{BlockNr, FileBlock, Generation, Run};
 use crate::platform::{mutex, Map, Mutex, MutexGuard, NoMemory, Vec, VecExt};
+use crate::vfs::nofs;
 use crate::vfs::writeback::Completions;
+use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed, Release};
 
@@ -76,6 +78,28 @@ pub struct Blocks {
     readers: Vec<(usize, Option<Ticket>)>,
 }
 
+/// [`Blocks`], locked. What is allocated meanwhile does not wait for writeback, whose completion
+/// needs the lock.
+pub struct LockedBlocks<'a> {
+    // Dropped in this order.
+    guard: MutexGuard<'a, Blocks>,
+    _scope: nofs::Scope,
+}
+
+impl Deref for LockedBlocks<'_> {
+    type Target = Blocks;
+
+    fn deref(&self) -> &Blocks {
+        &self.guard
+    }
+}
+
+impl DerefMut for LockedBlocks<'_> {
+    fn deref_mut(&mut self) -> &mut Blocks {
+        &mut self.guard
+    }
+}
+
 /// A place that a direct write got.
 #[derive(Debug, Clone, Copy)]
 pub struct DirectPiece {
@@ -115,8 +139,12 @@ impl FileData {
     }
 
     /// Waits for the lock.
-    pub fn blocks(&self) -> MutexGuard<'_, Blocks> {
-        self.blocks.lock()
+    pub fn blocks(&self) -> LockedBlocks<'_> {
+        let scope = nofs::Scope::enter();
+        LockedBlocks {
+            guard: self.blocks.lock(),
+            _scope: scope,
+        }
     }
 
     /// Says that mappings which were looked up before are not to be used. The caller holds the
@@ -278,6 +306,15 @@ impl Blocks {
             self.staged.insert(start, run)?;
         }
         Ok(())
+    }
+
+    /// How many blocks from `start` on, of which it is the first, have a staged place that is
+    /// contiguous.
+    pub fn staged_at(&self, start: u64, len: u64) -> u64 {
+        match self.first_staged(start, len) {
+            Some((at, run)) if at == start => run.len,
+            _ => 0,
+        }
     }
 
     /// Takes the staged place of block `start` and as many of the `len - 1` after it as are

@@ -61,15 +61,11 @@ impl FileOperations<Oxfs> for File {
     }
 
     fn write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
-        let count = if iocb.is_direct() {
-            write_direct(inode, iocb, iter)?
-        } else {
-            write_cached(inode, iocb, iter)?
-        };
-        if count == 0 {
-            return Ok(0);
+        if iocb.is_direct() {
+            return write_direct(inode, iocb, iter);
         }
-        iocb.write_sync(count)
+        let count = write_cached(inode, iocb, iter)?;
+        make_durable(iocb, count)
     }
 
     fn seek(file: &OpenFile<Oxfs>, pos: i64, what: Seek) -> Result<i64> {
@@ -177,6 +173,15 @@ enum Lock<'a> {
     Shared { _lock: Shared<'a, Oxfs> },
 }
 
+/// After a write through the page cache: makes it durable if the file wants that. iomap does so for
+/// direct writes.
+fn make_durable(iocb: &mut Iocb<Oxfs>, count: usize) -> Result<usize> {
+    if count == 0 {
+        return Ok(0);
+    }
+    iocb.write_sync(count)
+}
+
 /// Writes around the page cache, as far as that goes.
 fn write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
     let written = match try_write_direct(inode, iocb, iter) {
@@ -187,7 +192,8 @@ fn write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result
         return Ok(written);
     }
     let cached = write_cached(inode, iocb, iter);
-    iocb.finish_fallback(iter, written, cached)
+    let count = iocb.finish_fallback(iter, written, cached)?;
+    make_durable(iocb, count)
 }
 
 /// Whether a direct write could meet others in a block, or moves the end of the file: such go one

@@ -98,9 +98,18 @@ fn begin_report(inode: &Inode, start: u64, len: u64) -> Result<Answer> {
 /// For writing and zeroing in the page cache, and for making shared blocks private.
 fn begin_dirty(inode: &Inode, request: &Request, start: u64, len: u64) -> Result<Answer> {
     let file = inode.data().file()?;
-    if let Some(answer) = without_reserving(inode, file, request, start, len)? {
-        return Ok(answer);
+    loop {
+        if let Some(answer) = without_reserving(inode, file, request, start, len)? {
+            return Ok(answer);
+        }
+        if let Some(answer) = try_delay(inode, file, start, len)? {
+            return Ok(answer);
+        }
     }
+}
+
+/// Reserves space for blocks that are not dirty; `None` if they have become so meanwhile.
+fn try_delay(inode: &Inode, file: &FileData, start: u64, len: u64) -> Result<Option<Answer>> {
     data::prepare_write(inode, start, len)?;
     let reserved = reserve(inode, len)?;
     let mut blocks = file.blocks();
@@ -109,7 +118,7 @@ fn begin_dirty(inode: &Inode, request: &Request, start: u64, len: u64) -> Result
         // A page fault was faster.
         drop(blocks);
         data::unreserve(inode, reserved)?;
-        return without_reserving(inode, file, request, start, len)?.ok_or(EAGAIN);
+        return Ok(None);
     }
     let delayed = map(inode, start, len).and_then(|mapping| {
         let fresh = state == State::Clean && mapping.backing == Backing::Hole;
@@ -127,7 +136,7 @@ fn begin_dirty(inode: &Inode, request: &Request, start: u64, len: u64) -> Result
     };
     let answer = delayed_answer(&mapping, true, file.sequence());
     data::unreserve(inode, reserved - mapping.len)?;
-    Ok(answer)
+    Ok(Some(answer))
 }
 
 /// The answer where nothing has to be reserved: the block is dirty already, or there is nothing

@@ -2,7 +2,7 @@
 
 //! Clone and dedupe: files that share blocks.
 
-use super::data::{block_after, block_of};
+use super::data::{block_after, block_of, bytes_of};
 use super::file::{check_not_pinned, drop_blocks, refresh, zero_tail};
 use super::inode::InodeExt;
 use super::truncate::extend;
@@ -33,19 +33,20 @@ pub fn remap(
         return Ok(0);
     }
     let bytes = |n: i64| u64::try_from(n).map_err(|_| EINVAL);
-    share(
+    let done = share(
         &pair,
         bytes(from)?,
         bytes(to)?,
         bytes(len)?,
         flags & DEDUPE == 0,
     )?;
-    Ok(len)
+    i64::try_from(done).map_err(|_| EFBIG)
 }
 
 /// Shares the blocks. Offsets are whole blocks; so is the length, unless it ends at the end of the
-/// source, where the rest of the block is zeros.
-fn share(pair: &Pair<'_, Oxfs>, from: u64, to: u64, len: u64, may_grow: bool) -> Result {
+/// source, where the rest of the block is zeros. Returns how many bytes are shared: less than
+/// `len` when something fails on the way.
+fn share(pair: &Pair<'_, Oxfs>, from: u64, to: u64, len: u64, may_grow: bool) -> Result<u64> {
     let dst = pair.dst();
     if to > dst.size() {
         zero_tail(dst, to)?;
@@ -54,13 +55,18 @@ fn share(pair: &Pair<'_, Oxfs>, from: u64, to: u64, len: u64, may_grow: bool) ->
     drop_blocks(dst, dst_start, dst_start + count)?;
     let mut done = 0;
     while done < count {
-        let step = clone_step(pair, src_start + done, dst_start + done, count - done)?;
-        done += step.max(1);
+        match clone_step(pair, src_start + done, dst_start + done, count - done) {
+            Ok(step) => done += step.max(1),
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+        // Nothing is to be behind the end for long: it would be seen when the file grows.
+        if may_grow {
+            extend(dst, to + bytes_of(done).min(len))?;
+        }
     }
-    if may_grow {
-        extend(dst, to + len)?;
-    }
-    refresh(dst)
+    refresh(dst)?;
+    Ok(bytes_of(done).min(len))
 }
 
 /// One step: the mapping of both files changes, the source's from own to shared.

@@ -101,6 +101,8 @@ fn make_private(
     header: &crate::platform::Block,
 ) -> Result<Activation> {
     let _mapping = inode.lock_mapping();
+    // Nothing may still read blocks that are about to be somebody else's.
+    inode.drop_cached(bytes_of(1), bytes_of(pages));
     let sb = inode.super_block();
     let id = inode.data().id;
     let activated = sb.data().join(sb, |volume: &Volume| {

@@ -2,7 +2,7 @@
 
 //! Changing the size of a file.
 
-use super::data::{self, block_after, BLOCK};
+use super::data::{self, block_after, bytes_of, BLOCK};
 use super::file::{change, check_not_pinned, refresh, zero_tail, File};
 use super::{attr, Inode, Oxfs};
 use crate::engine::types::Time;
@@ -23,7 +23,7 @@ pub fn set_size(inode: &Inode, size: u64) -> Result {
     }
     inode.wait_for_direct_io();
     let _mapping = inode.lock_mapping();
-    if size >= inode.size() {
+    if size > inode.size() {
         grow(inode, size)
     } else {
         shrink(inode, size)
@@ -36,7 +36,9 @@ pub fn grow(inode: &Inode, size: u64) -> Result {
     if size <= inode.size() {
         return Ok(());
     }
+    let old = inode.size();
     zero_tail(inode, size)?;
+    write_tail(inode, old)?;
     extend(inode, size)
 }
 
@@ -74,6 +76,16 @@ fn zero_new_tail(inode: &Inode, size: u64) -> Result {
     let len = rest.min(inode.size().saturating_sub(size));
     match iomap::zero_range::<Oxfs, File>(inode, size, len) {
         Err(e) if e == ENOSPC => Ok(()),
-        result => result,
+        Err(e) => Err(e),
+        Ok(()) => write_tail(inode, size),
+    }
+}
+
+/// Writes the block that `end` is in. What is behind the end there must be zero on the device
+/// before the size changes, or it could be seen after a crash.
+fn write_tail(inode: &Inode, end: u64) -> Result {
+    match end % BLOCK {
+        0 => Ok(()),
+        _ => inode.write_range(end, bytes_of(block_after(end)) - 1),
     }
 }

@@ -5,7 +5,7 @@
 //! Blocks that are the file's own are overwritten in place; others go to new places, which are
 //! mapped when the data is there: a crash shows the old content or the new.
 
-use super::data::{self, block_after, block_of, bytes_of, DirectPiece, FileData};
+use super::data::{self, block_after, block_of, bytes_of, Blocks, DirectPiece, FileData};
 use super::file::File;
 use super::inode::InodeExt;
 use super::iomap::map;
@@ -29,9 +29,8 @@ impl Writeback<Oxfs> for File {
         let (start, len) = (block_of(pos), block_after(len));
         let mut blocks = file.blocks();
         file.mapping_changed();
-        let place = choose(inode, &mut blocks, start, len)?;
+        let place = choose(inode, file, &mut blocks, start, len)?;
         let (place, shared, len) = match place {
-            Chosen::Nothing => (Place::Hole, false, len),
             Chosen::InPlace { at, len } => (Place::Mapped(bytes_of(at.0)), false, len),
             Chosen::Unwritten { at, len } => (Place::Unwritten(Some(bytes_of(at.0))), false, len),
             Chosen::New(run) => (Place::Mapped(bytes_of(run.start.0)), true, run.len),
@@ -116,8 +115,6 @@ impl Writeback<Oxfs> for File {
 }
 
 enum Chosen {
-    /// Not dirty: truncated meanwhile.
-    Nothing,
     /// The file's own blocks, with data.
     InPlace { at: BlockNr, len: u64 },
     /// The file's own blocks, never written.
@@ -128,55 +125,101 @@ enum Chosen {
 
 /// Chooses where dirty blocks from `start` go, for at most `len` of them, and puts them under
 /// writeback.
-fn choose(inode: &Inode, blocks: &mut data::Blocks, start: u64, len: u64) -> Result<Chosen> {
-    if let Some(run) = blocks.take_staged(start, len).map_err(|_| ENOMEM)? {
-        blocks.start_writing(start, run.len).map_err(|_| ENOMEM)?;
+fn choose(
+    inode: &Inode,
+    file: &FileData,
+    blocks: &mut Blocks,
+    start: u64,
+    len: u64,
+) -> Result<Chosen> {
+    if let Some(run) = take_staged(blocks, start, len)? {
         return Ok(Chosen::New(run));
     }
     // All that is delayed here, so that it gets one place.
     let delayed = blocks.delayed_at(start, MAX_STAGE);
-    if delayed == 0 {
-        return Ok(Chosen::Nothing);
-    }
-    let mapping = map(inode, start, delayed)?;
-    let own = match mapping.backing {
-        Backing::Written { at, shared: false } => Some((at, true)),
-        Backing::Prealloc { at, shared: false } => Some((at, false)),
-        _ => None,
+    let want = if delayed > 0 {
+        delayed
+    } else {
+        check_undelayed(inode, file, start, len)?;
+        blocks.state(start, len).1
     };
+    let mapping = map(inode, start, want)?;
     let count = mapping.len.min(len);
-    match own {
-        Some((at, written)) if !blocks.has_direct(start, count) => {
-            let reserved = blocks.undelay(start, count).map_err(|_| ENOMEM)?;
-            data::unreserve(inode, reserved)?;
-            if written {
-                return Ok(Chosen::InPlace { at, len: count });
-            }
+    let in_place = !blocks.has_direct(start, count);
+    match mapping.backing {
+        Backing::Written { at, shared: false } if in_place => {
+            undelay(inode, blocks, start, count)?;
+            Ok(Chosen::InPlace { at, len: count })
+        }
+        Backing::Prealloc { at, shared: false } if in_place => {
             blocks.start_writing(start, count).map_err(|_| ENOMEM)?;
+            undelay(inode, blocks, start, count)?;
             Ok(Chosen::Unwritten { at, len: count })
+        }
+        backing if delayed == 0 => {
+            inode.query(|volume, _| volume.reserve(count))?;
+            if blocks
+                .delay(start, count, backing == Backing::Hole)
+                .is_err()
+            {
+                data::unreserve(inode, count)?;
+                return Err(ENOMEM);
+            }
+            stage(inode, blocks, start, count, len)
         }
         _ => stage(inode, blocks, start, mapping.len, len),
     }
 }
 
+/// Blocks that are dirty, but were not announced: their pages were pinned, for a device to write
+/// to, when they were made clean, and were made dirty again when that was done.
+fn check_undelayed(inode: &Inode, file: &FileData, start: u64, len: u64) -> Result {
+    if file.is_pinned() {
+        // They are the swap core's by now.
+        return Err(EIO);
+    }
+    if !file.is_plain() {
+        inode.join(|volume, id| volume.prepare_write(id, FileBlock(start), len))?;
+    }
+    Ok(())
+}
+
+/// Takes the staged place of `start` and the blocks behind it, and puts them under writeback.
+fn take_staged(blocks: &mut Blocks, start: u64, len: u64) -> Result<Option<Run>> {
+    let count = blocks.staged_at(start, len);
+    if count == 0 {
+        return Ok(None);
+    }
+    blocks.start_writing(start, count).map_err(|_| ENOMEM)?;
+    blocks.take_staged(start, count).map_err(|_| {
+        let _ = blocks.stop_writing(start, count);
+        ENOMEM
+    })
+}
+
+/// Gives the reservation of blocks back that need none.
+fn undelay(inode: &Inode, blocks: &mut Blocks, start: u64, len: u64) -> Result {
+    let reserved = blocks.undelay(start, len).map_err(|_| ENOMEM)?;
+    data::unreserve(inode, reserved)
+}
+
 /// Gives `want` delayed blocks from `start`, or the first of them, a place, and puts up to `len`
 /// under writeback.
-fn stage(
-    inode: &Inode,
-    blocks: &mut data::Blocks,
-    start: u64,
-    want: u64,
-    len: u64,
-) -> Result<Chosen> {
+fn stage(inode: &Inode, blocks: &mut Blocks, start: u64, want: u64, len: u64) -> Result<Chosen> {
     let run = inode.query(|volume, id| volume.stage(id, FileBlock(start), want))?;
     let now = Run::new(run.start, run.len.min(len));
     let rest = Run::new(BlockNr(run.start.0 + now.len), run.len - now.len);
+    let after = start + now.len;
+    // What may find no memory comes first, so that the blocks are delayed as before if it does.
     let taken = blocks
-        .undelay(start, run.len)
-        .and_then(|_| blocks.stage(start + now.len, rest))
-        .and_then(|()| blocks.start_writing(start, now.len));
+        .start_writing(start, now.len)
+        .and_then(|()| blocks.stage(after, rest))
+        .and_then(|()| blocks.undelay(start, run.len));
     if taken.is_err() {
+        let _ = blocks.take_staged(after, rest.len);
+        let _ = blocks.stop_writing(start, now.len);
         data::unstage(inode, run)?;
+        inode.query(|volume, _| volume.reserve(run.len))?;
         return Err(ENOMEM);
     }
     Ok(Chosen::New(now))
