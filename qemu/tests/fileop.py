@@ -117,7 +117,7 @@ def write_direct(name, offset):
 
 
 def append(name):
-    os.write(open_file(name, os.O_WRONLY | os.O_APPEND), page())
+    os.write(open_file(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT), page())
 
 
 def splice(name):
