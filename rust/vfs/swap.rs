@@ -7,7 +7,7 @@
 //! folio it treats as if its pages were contiguous there:
 //!
 //! - It gives large folios slots only when `SWP_BLKDEV` is set, which it does for block devices.
-//!   The flag is tested in three places (`mm/swapfile.c` of 7.2 and 7.3): `claim_swapfile()` sets
+//!   The flag is tested in three places (`mm/swapfile.c` of 7.3): `claim_swapfile()` sets
 //!   it, `cluster_alloc_swap_entry()` refuses large folios without it, `swap_range_free()` calls
 //!   the disk's `swap_slot_free_notify` with it, which takes slots for sectors. So a file may have
 //!   it when no extent ends inside an aligned range of 512 pages and the disk has no such
@@ -35,7 +35,7 @@ const SECTORS: u64 = 8;
 
 /// Whether this kernel series' uses of `SWP_BLKDEV` were read and are as this module says.
 pub const fn whole_folios_audited() -> bool {
-    matches!(bindings::LINUX_VERSION_CODE >> 8, 0x0702 | 0x0703)
+    bindings::LINUX_VERSION_CODE >> 8 == 0x0703
 }
 
 /// A swap device that is being set up.
