@@ -79,10 +79,11 @@ area_of() { [[ $1 == raw ]] && echo ${disk}6 || echo "$mnt/$1/swapfile"; }
 
 folios() {
 	local size state
-	for size in /sys/kernel/mm/transparent_hugepage/hugepages-*kB; do
+	# Some sizes are for files only and have no such switch.
+	for size in /sys/kernel/mm/transparent_hugepage/hugepages-*kB/enabled; do
 		state=never
-		[[ $size != *-$1kB ]] || state=always
-		echo $state >"$size/enabled"
+		[[ $size != *-$1kB/* ]] || state=always
+		echo $state >"$size"
 	done
 	if [[ $1 == 4 ]]; then state=never; else state=always; fi
 	echo $state >/sys/kernel/mm/transparent_hugepage/enabled
