@@ -459,20 +459,6 @@ impl Space {
         Ok(copies)
     }
 
-    /// Drops the bitmaps of up to `want` groups in which nothing is pending; how many went.
-    pub fn shrink(&mut self, want: usize) -> usize {
-        let idle =
-            |g: &Group| !g.dirty && g.bits.as_ref().is_some_and(|b| b.busy[..] == b.mapped[..]);
-        let mut dropped = 0;
-        for group in self.groups.iter_mut() {
-            if dropped < want && idle(group) {
-                group.bits = None;
-                dropped += 1;
-            }
-        }
-        dropped
-    }
-
     /// Takes `most` blocks or fewer of the first free run of at least `min` blocks of `group` at block `from` of it or
     /// after, to discard it; [`Space::unstage`] gives it back.
     pub fn take_for_discard<D: BlockDevice>(

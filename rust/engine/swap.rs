@@ -543,16 +543,6 @@ impl<D: BlockDevice> Volume<D> {
         })
     }
 
-    /// The first active swapfile of a subvolume, or of any.
-    pub fn active_swapfile(&self, of: Option<super::types::SubvolId>) -> Option<InodeId> {
-        let state = self.state.read();
-        let mut files = state
-            .swapping
-            .iter()
-            .map(|(st_ino, ())| InodeId::from_st_ino(*st_ino));
-        files.find(|id| of.is_none_or(|subvol| id.subvol == subvol))
-    }
-
     fn swap_need(&self, id: InodeId, pages: u64) -> Result<swap_plan::Need> {
         let mut need = swap_plan::Need::default();
         let header = self.query(|view| view.extent_in(Place::swap(id), 0, 1))?;

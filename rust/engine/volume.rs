@@ -356,18 +356,6 @@ impl<D: BlockDevice> Volume<D> {
         self.state.write().space.unreserve(blocks);
     }
 
-    /// How many blocks `reserve` would grant now, without what a commit would give back.
-    pub fn available(&self) -> u64 {
-        let state = self.state.read();
-        let taken = state
-            .space
-            .reserved()
-            .saturating_add(state.metadata_reserve(self.store.geometry))
-            .saturating_add(state.commit_cost(self.store.geometry));
-        let left = state.space.free().saturating_sub(taken);
-        left - left / 64
-    }
-
     /// Space, for `statfs`.
     pub fn statfs(&self) -> StatFs {
         let state = self.state.read();
