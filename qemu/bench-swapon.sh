@@ -16,7 +16,7 @@ here=$(dirname "$0")
 
 # What a shared swapfile needs before it can be swapped to, on each filesystem.
 make_ready_oxfs() { :; }
-make_ready_xfs() { xfs_io -c "funshare 0 $2m" "$1"; }
+make_ready_xfs() { cp --reflink=never "$1" "$1.new" && mv "$1.new" "$1" && sync; }
 make_ready_btrfs() {
 	rm -f "$1.new"
 	truncate -s 0 "$1.new" && chattr +C "$1.new" && chmod 600 "$1.new"
