@@ -10,7 +10,10 @@ KDIR ?=
 DESTDIR ?=
 PREFIX ?= /usr/local
 
-.PHONY: help demo test test-host test-guest check module tools install bench-swapon clean
+# How long `make crash` goes on.
+HOURS ?= 1
+
+.PHONY: help demo test test-host test-guest crash check module tools install bench-swapon clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +21,7 @@ help:
 	@echo 'make test          test-host and test-guest; the last line is the sum'
 	@echo 'make test-host     unit and property tests of the engine and the tools'
 	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
+	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
 	@echo 'make module        oxfs.ko for the stock kernel; KDIR=... for a prepared kernel tree'
 	@echo 'make tools         mkfs.oxfs, fsck.oxfs and the other programs, in build/bin'
@@ -39,6 +43,9 @@ test-host:
 
 test-guest:
 	@ci/test guest
+
+crash:
+	@ci/crash $(HOURS)
 
 check:
 	@ci/check

@@ -4,23 +4,60 @@
 //! after each cut the volume must be what was last acknowledged or what the commit under way would
 //! have made it, with no fault that the checker can find, and must go on working.
 //!
-//! `OXFS_CRASH_SEEDS=N` runs N histories instead of the usual few.
+//! `OXFS_CRASH_SECONDS=N` goes on with new histories for so long (`make crash HOURS=...`), from number
+//! `OXFS_CRASH_SEED` on if that is set.
 
 mod common;
 
 use common::world::{Found, World};
 use common::{assert_clean, formatted, mount, Random, SMALL};
 use oxfs::check::check;
+use oxfs::engine::format::Geometry;
 use oxfs::engine::inode::NewInode;
+use oxfs::engine::types::BlockNr;
 use oxfs::sim::{Cut, History, SimDisk};
+use std::fmt;
+use std::io::Write;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Histories of a run that is not told how long to go on.
+const HISTORIES: u64 = 72;
+/// A volume of two groups.
+const TWO_GROUPS: u64 = 32768 + 2048;
 
 /// What was tried.
 #[derive(Debug, Default)]
 struct Tried {
-    cuts: u64,
-    disks: u64,
-    recoveries: u64,
+    histories: AtomicU64,
+    cuts: AtomicU64,
+    disks: AtomicU64,
+    recoveries: AtomicU64,
+}
+
+impl Tried {
+    fn count(what: &AtomicU64) {
+        what.fetch_add(1, Relaxed);
+    }
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [histories, cuts, disks, recoveries] =
+            [&self.histories, &self.cuts, &self.disks, &self.recoveries].map(|n| n.load(Relaxed));
+        write!(
+            f,
+            "{histories} histories, cut at {cuts} points: {disks} disks mounted, {recoveries} \
+             recoveries cut as well"
+        )
+    }
+}
+
+fn is_super_block(block: BlockNr) -> bool {
+    [SMALL, TWO_GROUPS].iter().any(|&blocks| {
+        Geometry::of_volume(blocks).is_some_and(|g| g.super_copies().contains(&block.0))
+    })
 }
 
 /// How much of each cached write arrives, for the interesting ones of all possibilities.
@@ -31,7 +68,7 @@ fn choices(cut: &Cut, random: &mut Random) -> Vec<Vec<usize>> {
         return all;
     }
     all.push(vec![8; n]);
-    if n <= 3 {
+    if n <= 4 {
         // All subsets.
         all.extend((1..(1 << n) - 1).map(|set: usize| {
             (0..n)
@@ -49,22 +86,31 @@ fn choices(cut: &Cut, random: &mut Random) -> Vec<Vec<usize>> {
             );
         }
     }
-    // The block that was being written is torn.
-    let torn = 1 + random.below(7) as usize;
-    all.push((0..n).map(|i| if i + 1 == n { torn } else { 8 }).collect());
+    // The block that was being written is torn, a super block at every sector.
+    let mut torn = |sectors: usize| {
+        all.push(
+            (0..n)
+                .map(|i| if i + 1 == n { sectors } else { 8 })
+                .collect(),
+        );
+    };
+    match cut.cached.last() {
+        Some((block, _)) if is_super_block(*block) => (1..8).for_each(torn),
+        _ => torn(1 + random.below(7) as usize),
+    }
     all
 }
 
 /// Mounts what a cut left behind, compares it with what may be there, and works on it.
-fn recover(disk: &SimDisk, world: &World, cut: &Cut, tried: &mut Tried, random: &mut Random) {
-    tried.disks += 1;
+fn recover(disk: &SimDisk, world: &World, cut: &Cut, tried: &Tried, random: &mut Random) {
+    Tried::count(&tried.disks);
     assert_clean(disk);
     let state = world.find(disk, cut.mark);
     if random.below(64) != 0 {
         return;
     }
     // The recovery is cut as well.
-    tried.recoveries += 1;
+    Tried::count(&tried.recoveries);
     disk.record();
     finish_orphans(disk);
     work_on(disk);
@@ -80,7 +126,7 @@ fn recover(disk: &SimDisk, world: &World, cut: &Cut, tried: &mut Tried, random: 
                     random.below(2) as usize * 8
                 }
             });
-            tried.disks += 1;
+            Tried::count(&tried.disks);
             assert_clean(&disk);
             assert!(
                 world.is(&disk, state),
@@ -131,35 +177,61 @@ fn record(seed: u64, steps: usize, blocks: u64) -> (World, History) {
     (world, history)
 }
 
-fn crash_everywhere(seed: u64, steps: usize, tried: &mut Tried) {
-    let (world, history) = record(seed, steps, SMALL);
+fn crash_everywhere(seed: u64, steps: usize, tried: &Tried) {
+    let blocks = if seed % 4 == 3 { TWO_GROUPS } else { SMALL };
+    let (world, history) = record(seed, steps, blocks);
     let mut random = Random(seed ^ 0xc0ffee);
     history.cuts(|_, cut| {
-        tried.cuts += 1;
+        Tried::count(&tried.cuts);
         for keep in choices(cut, &mut random) {
             recover(&cut.disk(|i| keep[i]), &world, cut, tried, &mut random);
         }
     });
+    Tried::count(&tried.histories);
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Says it past the test harness, which keeps to itself what a test that passes prints.
+fn say(what: &dyn fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "tried: {what}");
 }
 
 #[test]
 fn every_cut_shows_a_committed_state() {
-    let seeds = std::env::var("OXFS_CRASH_SEEDS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(40);
-    let mut tried = Tried::default();
-    for seed in 0..seeds {
-        let result = catch_unwind(AssertUnwindSafe(|| crash_everywhere(seed, 90, &mut tried)));
+    let seconds = number("OXFS_CRASH_SECONDS").map(Duration::from_secs);
+    let first = number("OXFS_CRASH_SEED").unwrap_or(0);
+    let (start, tried) = (Instant::now(), Tried::default());
+    let (next, said) = (AtomicU64::new(first), AtomicU64::new(0));
+    let enough = |seed: u64| match seconds {
+        Some(seconds) => start.elapsed() >= seconds,
+        None => seed >= first + HISTORIES,
+    };
+    let work = || loop {
+        let seed = next.fetch_add(1, Relaxed);
+        if enough(seed) {
+            return;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| crash_everywhere(seed, 90, &tried)));
         if let Err(panic) = result {
-            eprintln!("seed {seed}, after {tried:?}");
+            eprintln!("seed {seed}, after {tried}");
             std::panic::resume_unwind(panic);
         }
-    }
-    println!("{tried:?}");
+        let minute = start.elapsed().as_secs() / 60;
+        if said.fetch_max(minute, Relaxed) < minute {
+            say(&format_args!("{tried}, now history {seed}"));
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        (0..threads).for_each(|_| drop(scope.spawn(work)));
+    });
+    say(&tried);
     assert!(
-        seeds < 40 || tried.disks > 20_000,
-        "too few crash points: {tried:?}"
+        seconds.is_some() || tried.cuts.load(Relaxed) >= 20_000,
+        "too few crash points: {tried}"
     );
 }
 
