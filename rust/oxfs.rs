@@ -17,6 +17,9 @@ mod engine;
 mod fs;
 #[allow(dead_code, unused_imports)]
 mod platform;
+// Shared with programs.
+#[allow(dead_code)]
+mod uapi;
 mod vfs;
 
 module! {

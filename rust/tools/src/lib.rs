@@ -12,6 +12,8 @@
 pub mod engine;
 #[path = "../../platform/mod.rs"]
 pub mod platform;
+#[path = "../../uapi.rs"]
+pub mod uapi;
 
 pub mod check;
 pub mod file;
