@@ -201,10 +201,7 @@ impl<D: BlockDevice> Txn<'_, D> {
             let Some((&id, subvol)) = rest.next() else {
                 return Ok(());
             };
-            let mut item = subvol.item;
-            item.root = subvol.root.into();
-            item.last_snapshot = subvol.last_snapshot.0.into();
-            item.next_ino = subvol.next_ino.into();
+            let item = subvol.forest_item();
             drop(rest);
             self.put(
                 TreeId::Forest,

@@ -15,6 +15,7 @@ use super::format::{item_kind, DirentItem, ParentItem, MAX_ITEM};
 use super::hash::siphash;
 use super::inode;
 use super::node::Key;
+use super::subvolume::TOP;
 use super::super_block;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
@@ -329,7 +330,7 @@ pub(super) fn remove<D: BlockDevice>(
     txn.remove(TreeId::Subvol(dir.subvol), &key).map(drop)
 }
 
-/// The directory that `dir` is in; the root is in itself.
+/// The directory that `dir` is in; the root of a subvolume is in itself.
 pub(super) fn parent<D: BlockDevice>(view: View<'_, D>, dir: InodeId) -> Result<InodeId> {
     if dir.ino == ROOT_INO {
         return Ok(dir);
@@ -350,23 +351,21 @@ pub(super) fn parent<D: BlockDevice>(view: View<'_, D>, dir: InodeId) -> Result<
 }
 
 impl<D: BlockDevice> Volume<D> {
-    /// The inode that `name` of `dir` names.
+    /// The inode that `name` of `dir` names; the root of a subvolume that hangs there.
     pub fn lookup(&self, dir: InodeId, name: &[u8]) -> Result<Option<(InodeId, FileType)>> {
         if name.len() > MAX_NAME {
             return Err(Error::NameTooLong);
         }
-        self.query(|view| {
+        let found = self.query(|view| {
             Ok(match find(view, dir, name)? {
-                Slot::Found(entry) => Some((
-                    InodeId {
-                        ino: entry.ino,
-                        ..dir
-                    },
-                    entry.kind,
-                )),
+                Slot::Found(entry) => Some((view.resolve(dir, &entry)?, entry.kind)),
                 _ => None,
             })
-        })
+        })?;
+        if let Some((id, _)) = found.filter(|(id, _)| id.subvol != dir.subvol) {
+            self.open_subvolume(id.subvol)?;
+        }
+        Ok(found)
     }
 
     /// Appends up to `max` entries of `dir` with a cookie of `from` or more to `entries`, in
@@ -392,10 +391,7 @@ impl<D: BlockDevice> Volume<D> {
                 left = less;
                 let (entry, name) = decode(key, data)?;
                 let name = Name::new(name).ok_or(Error::NameTooLong)?;
-                let id = InodeId {
-                    ino: entry.ino,
-                    ..dir
-                };
+                let id = view.resolve(dir, &entry)?;
                 let (kind, cookie) = (entry.kind, entry.cookie);
                 entries.try_push(DirEntry {
                     name,
@@ -408,8 +404,14 @@ impl<D: BlockDevice> Volume<D> {
         })
     }
 
-    /// The directory that the directory `dir` is in; the root is in itself.
+    /// The directory that the directory `dir` is in, for the root of a subvolume the one that the
+    /// subvolume hangs in; the top level is in itself. `NotFound` when it was removed.
     pub fn parent(&self, dir: InodeId) -> Result<InodeId> {
+        let mut dir = dir;
+        if dir.ino == ROOT_INO && dir.subvol != TOP {
+            dir = self.query(|view| view.home(dir.subvol)?.ok_or(Error::NotFound))?;
+            self.open_subvolume(dir.subvol)?;
+        }
         self.query(|view| {
             if inode::file_type(&inode::load(view, dir)?)? != FileType::Directory {
                 return Err(Error::NotDirectory);

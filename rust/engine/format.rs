@@ -345,16 +345,18 @@ pub struct ForestItem {
     pub root: RootItem,
     /// Bit 0: read-only. Bit 1: being dropped.
     pub flags: U64,
-    /// The subvolume that it was made from, or `u64::MAX`.
+    /// The subvolume that it is a snapshot of, or `u64::MAX`.
     pub parent: U64,
     /// The generation of its last snapshot, as source or as copy; 0 if there is none.
     pub last_snapshot: U64,
     /// The number of its next inode.
     pub next_ino: U64,
-    /// How far dropping it got: every key below is gone.
-    pub drop_cursor: DiskKey,
-    /// Zeros.
-    pub reserved0: [u8; 7],
+    /// Its home: the subvolume in which a directory stands for it. See `subvolume.rs`.
+    pub home_subvolume: U64,
+    /// The directory there; 0 if it has no home.
+    pub home_ino: U64,
+    /// Blocks that dropping it let go of so far.
+    pub dropped: U64,
     /// Its uuid.
     pub uuid: [u8; 16],
     /// When it was made: seconds.
@@ -363,6 +365,8 @@ pub struct ForestItem {
     pub created_nsec: U32,
     /// Zeros.
     pub reserved: U32,
+    /// The uuid of the subvolume that it is a snapshot of, or zeros.
+    pub parent_uuid: [u8; 16],
 }
 
 /// Flags of a subvolume.
@@ -503,9 +507,11 @@ pub struct InodeItem {
     pub size: U64,
     /// Blocks mapped or promised.
     pub blocks: U64,
-    /// Device number: major in the upper 32 bits.
+    /// Device number: major in the upper 32 bits. Of a directory that stands for a subvolume, that
+    /// one's number.
     pub rdev: U64,
-    /// `FS_*_FL` flags, and bit 63: the swap tree may hold blocks of it.
+    /// `FS_*_FL` flags; bit 63: the swap tree may hold blocks of it; bit 62: it was made to stand
+    /// for a subvolume.
     pub flags: U64,
     /// Random.
     pub generation: U64,
@@ -545,11 +551,11 @@ pub struct InodeItem {
 )]
 #[repr(C)]
 pub struct DirentItem {
-    /// The inode, or the subvolume when bit 0 of `flags` is set.
+    /// The inode.
     pub ino: U64,
     /// `d_type`.
     pub kind: u8,
-    /// Bit 0: the root of another subvolume.
+    /// Zero; another value is an incompat feature.
     pub flags: u8,
 }
 
@@ -618,7 +624,7 @@ const _: () = {
     assert!(size_of::<LeafSlot>() == 22);
     assert!(size_of::<InnerSlot>() == 33);
     assert!(size_of::<RootItem>() == 24);
-    assert!(size_of::<ForestItem>() == 112);
+    assert!(size_of::<ForestItem>() == 128);
     assert!(size_of::<SpaceItem>() == 24);
     assert!(size_of::<RefsItem>() == 16);
     assert!(size_of::<ExtentItem>() == 32);

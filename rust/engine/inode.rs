@@ -9,7 +9,7 @@ use super::node::Key;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
 use super::types::{
-    Attr, AttrChange, BlockNr, Done, FileType, Ino, InodeId, SubvolId, Time, INODE_SWAP,
+    Attr, AttrChange, BlockNr, Done, FileType, Ino, InodeId, SubvolId, Time, INODE_OWN,
     MAX_FILE_SIZE, MAX_INO, MAX_LINKS, MODE_TYPE,
 };
 use super::volume::{Cost, Volume};
@@ -159,7 +159,7 @@ pub(super) fn fresh(new: &NewInode<'_>, nlink: u32) -> Result<Attr> {
         size: new.symlink.map_or(0, |target| target.len() as u64),
         blocks: 0,
         rdev: new.rdev,
-        flags: new.flags & !INODE_SWAP,
+        flags: new.flags & !INODE_OWN,
         generation: random_u64(),
         project: new.project,
         change: 1,
@@ -191,7 +191,7 @@ fn apply(attr: &mut Attr, change: &AttrChange) {
         attr.mode = (attr.mode & MODE_TYPE) | (mode & 0o7777);
     }
     if let Some(flags) = change.flags {
-        attr.flags = (flags & !INODE_SWAP) | (attr.flags & INODE_SWAP);
+        attr.flags = (flags & !INODE_OWN) | (attr.flags & INODE_OWN);
     }
     set(&mut attr.uid, change.uid);
     set(&mut attr.gid, change.gid);

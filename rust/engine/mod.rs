@@ -12,8 +12,8 @@
 //! | trees | [`node`], [`store`], [`tree`], [`tree_write`], [`refs`] |
 //! | transactions | [`volume`], [`commit`], [`mount`], [`mkfs`] |
 //! | files | [`inode`], [`extent`], [`data`], [`reflink`], [`swap`], [`swap_plan`], [`discard`], [`orphan`] |
-//! | snapshots | [`snapshot`] |
-//! | names | [`dir`], [`namei`], [`rename`], [`symlink`], [`xattr`], [`hash`] |
+//! | subvolumes | [`subvolume`], [`snapshot`], [`dropping`] |
+//! | names | [`dir`], [`path`], [`namei`], [`rename`], [`symlink`], [`xattr`], [`hash`] |
 #![forbid(unsafe_code)]
 
 pub mod bitmap;
@@ -22,6 +22,7 @@ pub mod data;
 pub mod device;
 pub mod dir;
 pub mod discard;
+pub mod dropping;
 pub mod error;
 pub mod extent;
 pub mod format;
@@ -32,6 +33,7 @@ pub mod mount;
 pub mod namei;
 pub mod node;
 pub mod orphan;
+pub mod path;
 pub mod ranges;
 pub mod readers;
 pub mod reflink;
@@ -40,6 +42,7 @@ pub mod rename;
 pub mod snapshot;
 pub mod space;
 pub mod store;
+pub mod subvolume;
 pub mod super_block;
 pub mod swap;
 pub mod swap_plan;

@@ -12,8 +12,10 @@ use super::ranges::RangeSet;
 use super::readers::Readers;
 use super::space::Space;
 use super::store::Store;
+use super::subvolume::TOP;
 use super::super_block;
 use super::tree::{TreeId, View};
+use super::tree_write::Txn;
 use super::types::{BlockNr, Generation, SubvolId, FIRST_INO, MAX_SUBVOL};
 use super::volume::{State, Subvol, Volume};
 use crate::platform::{mutex, random_u64, rwlock, Block, Box, Map};
@@ -36,6 +38,7 @@ impl<D: BlockDevice> Volume<D> {
         let (block, geometry) = super_block::read_newest(&dev, options.read_only)?;
         let volume = Self::assemble(dev, geometry, block, options)?;
         load_space(&volume.store, &mut volume.state.write())?;
+        volume.open_subvolume(TOP)?;
         volume.open_subvolume(volume.default_subvolume())?;
         Ok(volume)
     }
@@ -69,19 +72,18 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Makes a subvolume usable. `NotFound` if there is none with that number.
     pub fn open_subvolume(&self, id: SubvolId) -> Result<()> {
-        let mut state = self.state.write();
-        if state.subvols.contains(&id.0) {
+        if self.state.read().subvols.contains(&id.0) {
             return Ok(());
         }
-        let subvol = load_subvolume(
-            View {
+        let result = {
+            let mut state = self.state.write();
+            let mut txn = Txn {
                 store: &self.store,
-                state: &state,
-            },
-            id,
-        )?;
-        state.subvols.insert(id.0, subvol)?;
-        Ok(())
+                state: &mut state,
+            };
+            txn.open(id)
+        };
+        result.inspect_err(|error| self.note(*error))
     }
 
     /// Makes a volume read-only, after a commit, or writable.
@@ -137,6 +139,17 @@ impl<D: BlockDevice> Volume<D> {
     pub fn label(&self) -> [u8; 256] {
         let state = self.state.read();
         super_block::parse(&state.super_block).map_or([0; 256], |sb| sb.label)
+    }
+}
+
+impl<D: BlockDevice> Txn<'_, D> {
+    /// Makes a subvolume usable, which changes nothing on the volume.
+    pub(super) fn open(&mut self, id: SubvolId) -> Result<()> {
+        if !self.state.subvols.contains(&id.0) {
+            let subvol = load_subvolume(self.view(), id)?;
+            self.state.subvols.insert(id.0, subvol)?;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use super::device::BlockDevice;
 use super::dir::{self, Entry};
 use super::error::{Error, Result};
 use super::inode::{self, NewInode};
+use super::subvolume::root_of;
 use super::tree::View;
 use super::tree_write::Txn;
 use super::types::{Attr, BlockNr, Done, FileType, InodeId, SubvolId, Time, MAX_LINKS};
@@ -53,8 +54,9 @@ const MAKE: Cost = Cost::takes(9);
 /// Removing one touches two inodes, entry, parent and orphan.
 const REMOVE: Cost = Cost::frees(5);
 
-/// The attributes of the directory `dir`, which names can be made in.
+/// The attributes of the directory `dir`, whose names can change.
 pub(super) fn live_dir<D: BlockDevice>(view: View<'_, D>, dir: InodeId) -> Result<Attr> {
+    view.check_changeable(dir.subvol)?;
     let attr = inode::load(view, dir)?;
     match inode::file_type(&attr)? {
         FileType::Directory if attr.nlink != 0 => Ok(attr),
@@ -212,6 +214,7 @@ fn remove<D: BlockDevice>(
     name: &[u8],
     want_dir: bool,
     time: Time,
+    busy: &mut Option<InodeId>,
 ) -> Result<Unlinked> {
     let mut dir_attr = live_dir(txn.view(), dir)?;
     let entry = dir::entry(txn.view(), dir, name)?;
@@ -221,6 +224,17 @@ fn remove<D: BlockDevice>(
         _ => {}
     }
     let (id, mut attr) = target(txn.view(), dir, entry)?;
+    if let Some(subvol) = want_dir
+        .then(|| txn.view().subvolume_at(id))
+        .transpose()?
+        .flatten()
+    {
+        txn.open(subvol)?;
+        return match dir::is_empty(txn.view(), root_of(subvol))? {
+            true => txn.remove_subvolume(dir, (name, entry), subvol, time, busy),
+            false => Err(Error::NotEmpty),
+        };
+    }
     if want_dir && !dir::is_empty(txn.view(), id)? {
         return Err(Error::NotEmpty);
     }
@@ -293,12 +307,16 @@ impl<D: BlockDevice> Volume<D> {
     /// Removes a name of something that is no directory.
     pub fn unlink(&self, dir: InodeId, name: &[u8], time: Time) -> Result<Done<Unlinked>> {
         dir::check_name(name)?;
-        self.update(REMOVE, |txn| remove(txn, dir, name, false, time))
+        let mut busy = None;
+        self.update(REMOVE, |txn| remove(txn, dir, name, false, time, &mut busy))
     }
 
-    /// Removes an empty directory.
+    /// Removes an empty directory, or deletes an empty subvolume.
     pub fn rmdir(&self, dir: InodeId, name: &[u8], time: Time) -> Result<Done<Unlinked>> {
         dir::check_name(name)?;
-        self.update(REMOVE, |txn| remove(txn, dir, name, true, time))
+        let mut busy = None;
+        let result = self.update(REMOVE, |txn| remove(txn, dir, name, true, time, &mut busy));
+        self.log_busy(busy, "its subvolume cannot be removed");
+        result
     }
 }

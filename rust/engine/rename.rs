@@ -7,6 +7,7 @@ use super::dir::{self, Entry, Slot};
 use super::error::{Error, Result};
 use super::inode;
 use super::namei::{adjust_dir, drop_link, live_dir, store_unlinked, target};
+use super::subvolume::root_of;
 use super::tree::View;
 use super::tree_write::Txn;
 use super::types::{Attr, BlockNr, Done, FileType, InodeId, Time, ROOT_INO};
@@ -62,12 +63,32 @@ struct End {
     entry: Entry,
     id: InodeId,
     attr: Attr,
+    /// The root directory of the subvolume that the inode stands for.
+    root: Option<(InodeId, Attr)>,
 }
 
 impl End {
-    fn new<D: BlockDevice>(view: View<'_, D>, dir: InodeId, entry: Entry) -> Result<Self> {
-        let (id, attr) = target(view, dir, entry)?;
-        Ok(Self { entry, id, attr })
+    fn new<D: BlockDevice>(txn: &mut Txn<'_, D>, dir: InodeId, entry: Entry) -> Result<Self> {
+        let (id, attr) = target(txn.view(), dir, entry)?;
+        let mut root = None;
+        if entry.kind == FileType::Directory {
+            if let Some(subvol) = txn.view().subvolume_at(id)? {
+                txn.open(subvol)?;
+                let top = root_of(subvol);
+                root = Some((top, inode::load(txn.view(), top)?));
+            }
+        }
+        Ok(Self {
+            entry,
+            id,
+            attr,
+            root,
+        })
+    }
+
+    /// What the name leads to.
+    fn shown(&self) -> (InodeId, Attr) {
+        self.root.unwrap_or((self.id, self.attr))
     }
 
     fn is_dir(&self) -> bool {
@@ -125,23 +146,24 @@ fn check_replaced<D: BlockDevice>(view: View<'_, D>, moved: &End, other: &End) -
     match (moved.is_dir(), other.is_dir()) {
         (true, false) => Err(Error::NotDirectory),
         (false, true) => Err(Error::IsDirectory),
+        // As btrfs has it, also for an empty one.
+        (true, true) if other.root.is_some() => Err(Error::NotEmpty),
         (true, true) if !dir::is_empty(view, other.id)? => Err(Error::NotEmpty),
         _ => Ok(()),
     }
 }
 
-fn plan<D: BlockDevice>(view: View<'_, D>, what: &Rename<'_>) -> Result<Plan> {
-    let (old_dir, new_dir) = (live_dir(view, what.old_dir)?, live_dir(view, what.new_dir)?);
-    let moved = End::new(
-        view,
-        what.old_dir,
-        dir::entry(view, what.old_dir, what.old_name)?,
-    )?;
-    let (other, cookie) = match dir::find(view, what.new_dir, what.new_name)? {
-        Slot::Found(entry) => (Some(End::new(view, what.new_dir, entry)?), entry.cookie),
+fn plan<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Plan> {
+    let old_dir = live_dir(txn.view(), what.old_dir)?;
+    let new_dir = live_dir(txn.view(), what.new_dir)?;
+    let entry = dir::entry(txn.view(), what.old_dir, what.old_name)?;
+    let moved = End::new(txn, what.old_dir, entry)?;
+    let (other, cookie) = match dir::find(txn.view(), what.new_dir, what.new_name)? {
+        Slot::Found(entry) => (Some(End::new(txn, what.new_dir, entry)?), entry.cookie),
         Slot::Free(cookie) => (None, cookie),
         Slot::Full => return Err(Error::NoSpace),
     };
+    let view = txn.view();
     match (what.flags, &other) {
         (RenameFlags::NoReplace, Some(_)) => return Err(Error::Exists),
         (RenameFlags::Exchange, None) => return Err(Error::NotFound),
@@ -151,7 +173,14 @@ fn plan<D: BlockDevice>(view: View<'_, D>, what: &Rename<'_>) -> Result<Plan> {
         _ => {}
     }
     let into_itself = Error::Invalid("a directory cannot go into itself");
-    if what.old_dir != what.new_dir {
+    if what.old_dir.subvol != what.new_dir.subvol {
+        let Some((top, _)) = moved.root.filter(|_| what.flags != RenameFlags::Exchange) else {
+            return Err(Error::CrossSubvolume);
+        };
+        if view.hangs_below(what.new_dir.subvol, top.subvol)? {
+            return Err(into_itself);
+        }
+    } else if what.old_dir != what.new_dir {
         if moved.is_dir() && is_below(view, what.new_dir, moved.id)? {
             return Err(into_itself);
         }
@@ -223,8 +252,8 @@ fn exchange<D: BlockDevice>(
     inode::store(txn, other.id, &other.attr)?;
     store_dirs(txn, what, &plan)?;
     Ok(Renamed {
-        moved: (moved.id, moved.attr),
-        replaced: Some((other.id, other.attr)),
+        moved: moved.shown(),
+        replaced: Some(other.shown()),
         old_dir: plan.old_dir,
         new_dir: plan.new_dir,
     })
@@ -252,20 +281,28 @@ fn replace<D: BlockDevice>(
         store_unlinked(txn, other.id, &other.attr)?;
         replaced = Some((other.id, other.attr));
     }
-    dir::put(
-        txn,
-        what.new_dir,
-        Entry {
-            cookie: plan.cookie,
-            ..moved.entry
-        },
-        what.new_name,
-    )?;
-    dir::remove(txn, what.old_dir, moved.entry)?;
+    let mut entry = Entry {
+        cookie: plan.cookie,
+        ..moved.entry
+    };
+    match moved
+        .root
+        .filter(|_| what.old_dir.subvol != what.new_dir.subvol)
+    {
+        // Another directory stands for it from now on: inode numbers are a subvolume's own.
+        Some((top, _)) => {
+            let id = inode::allocate(txn, what.new_dir.subvol)?;
+            txn.unhang(what.old_dir, moved.entry)?;
+            txn.set_home(top.subvol, Some(id))?;
+            (moved.id, entry.ino) = (id, id.ino);
+        }
+        None => dir::remove(txn, what.old_dir, moved.entry)?,
+    }
+    dir::put(txn, what.new_dir, entry, what.new_name)?;
     inode::store(txn, moved.id, &moved.attr)?;
     store_dirs(txn, what, &plan)?;
     Ok(Renamed {
-        moved: (moved.id, moved.attr),
+        moved: moved.shown(),
         replaced,
         old_dir: plan.old_dir,
         new_dir: plan.new_dir,
@@ -273,11 +310,11 @@ fn replace<D: BlockDevice>(
 }
 
 fn rename<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Renamed> {
-    let plan = plan(txn.view(), what)?;
+    let plan = plan(txn, what)?;
     match (plan.other, what.flags) {
         // Two names of one inode: both stay, as rename(2) has it.
         (Some(other), _) if other.id == plan.moved.id => Ok(Renamed {
-            moved: (plan.moved.id, plan.moved.attr),
+            moved: plan.moved.shown(),
             replaced: None,
             old_dir: plan.old_dir,
             new_dir: plan.new_dir,
@@ -288,14 +325,11 @@ fn rename<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Ren
 }
 
 impl<D: BlockDevice> Volume<D> {
-    /// Renames within one subvolume. Refuses to move a directory below itself, and to replace a
-    /// directory that has entries.
+    /// Renames within one subvolume; a subvolume itself may also go into another one. Refuses to move
+    /// a directory below itself, and to replace a directory that has entries, or a subvolume.
     pub fn rename(&self, what: &Rename<'_>) -> Result<Done<Renamed>> {
         dir::check_name(what.old_name)?;
         dir::check_name(what.new_name)?;
-        if what.old_dir.subvol != what.new_dir.subvol {
-            return Err(Error::CrossSubvolume);
-        }
         self.update(COST, |txn| rename(txn, what))
     }
 }

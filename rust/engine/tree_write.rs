@@ -99,7 +99,7 @@ impl<D: BlockDevice> Txn<'_, D> {
     }
 
     /// An empty node of the transaction.
-    fn new_node(&mut self, tree: TreeId, level: u8) -> Result<Ptr> {
+    pub(super) fn new_node(&mut self, tree: TreeId, level: u8) -> Result<Ptr> {
         let mut data = zeroed_block()?;
         self.state.changes += 1;
         let block = self.state.space.take_node(self.store)?;

@@ -191,9 +191,9 @@ pub struct Attr {
     pub size: u64,
     /// Blocks of 4096 bytes that are mapped or promised.
     pub blocks: u64,
-    /// Device number of a device file: major in the upper 32 bits.
+    /// Device number of a device file: major in the upper 32 bits. See also [`INODE_SUBVOLUME`].
     pub rdev: u64,
-    /// `FS_*_FL` flags (`linux/fs.h`) that are set, and [`INODE_SWAP`].
+    /// `FS_*_FL` flags (`linux/fs.h`) that are set, and [`INODE_OWN`].
     pub flags: u64,
     /// Random number that tells this inode from another of the same number (NFS).
     pub generation: u64,
@@ -214,6 +214,12 @@ pub struct Attr {
 /// Flag of an inode: the swap tree may hold blocks of it. Not an `FS_*_FL` flag.
 pub const INODE_SWAP: u64 = 1 << 63;
 
+/// Flag of a directory: it was made to stand for the subvolume whose number is in `rdev`, and does
+/// so if it is that one's home. Not an `FS_*_FL` flag.
+pub const INODE_SUBVOLUME: u64 = 1 << 62;
+/// The flags that are the engine's own.
+pub const INODE_OWN: u64 = INODE_SWAP | INODE_SUBVOLUME;
+
 /// A change of attributes: what is `Some` is set. Sizes change by `truncate` and by writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AttrChange {
@@ -223,7 +229,7 @@ pub struct AttrChange {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
-    /// `FS_*_FL` flags, all of them; [`INODE_SWAP`] stays as it is.
+    /// `FS_*_FL` flags, all of them; those of [`INODE_OWN`] stay as they are.
     pub flags: Option<u64>,
     /// Project id.
     pub project: Option<u32>,

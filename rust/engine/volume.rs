@@ -18,7 +18,7 @@ use super::space::Space;
 use super::store::Store;
 use super::tree::{Root, TreeId, View};
 use super::tree_write::Txn;
-use super::types::{Done, Generation, InodeId, SubvolId};
+use super::types::{Done, Generation, SubvolId};
 use crate::platform::{log, Block, Box, Map, Mutex, RwLock};
 
 /// A subvolume in memory.
@@ -33,6 +33,18 @@ pub struct Subvol {
     pub item: ForestItem,
     /// Whether the forest item is to be written.
     pub dirty: bool,
+}
+
+impl Subvol {
+    /// What the forest tree is to say of it.
+    pub(super) fn forest_item(&self) -> ForestItem {
+        ForestItem {
+            root: self.root.into(),
+            last_snapshot: self.last_snapshot.0.into(),
+            next_ino: self.next_ino.into(),
+            ..self.item
+        }
+    }
 }
 
 /// How often a change that finds no room is tried, with a commit before each further time.
@@ -91,12 +103,6 @@ impl State {
     /// A subvolume that was opened.
     pub fn subvol(&self, id: SubvolId) -> Result<&Subvol> {
         self.subvols.get(&id.0).ok_or(Error::NotFound)
-    }
-
-    /// Whether a swapfile of a subvolume is active.
-    pub fn has_active_swapfile(&self, id: SubvolId) -> bool {
-        let mut files = self.swapping.iter();
-        files.any(|(st_ino, ())| InodeId::from_st_ino(*st_ino).subvol == id)
     }
 
     /// Whether there is something to commit.

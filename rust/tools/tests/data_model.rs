@@ -13,6 +13,7 @@ use oxfs::engine::mkfs::{format, MkfsOptions};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::snapshot::NewSnapshot;
+use oxfs::engine::subvolume::{root_of, TOP};
 use oxfs::engine::types::{
     Backing, BlockNr, FileBlock, InodeId, Run, Time, MAX_FILE_BLOCKS, ROOT_INO,
 };
@@ -285,13 +286,17 @@ impl World {
             return Ok(());
         }
         let first = view % views * FILES;
+        self.next += 1;
+        let name = format!("view {}", self.next);
         let new = NewSnapshot {
             source: self.files[first].subvol,
+            dir: root_of(TOP),
+            name: name.as_bytes(),
             read_only: false,
             uuid: [view as u8; 16],
             time: NOW,
         };
-        let subvol = self.volume.snapshot(&new)?.value;
+        let subvol = self.volume.snapshot(&new)?.value.id.subvol;
         for file in first..first + FILES {
             self.files.push(InodeId {
                 subvol,
@@ -309,15 +314,17 @@ impl World {
     fn delete(&mut self, view: usize) -> Result<(), Error> {
         let first = view % (self.files.len() / FILES) * FILES;
         let subvol = self.files[first].subvol;
-        let active = (first..first + FILES).any(|file| self.pinned(file));
-        if first == 0 || active {
-            assert_eq!(
-                self.volume.delete_subvolume(subvol).map(drop),
-                Err(Error::Busy)
-            );
+        // The top level has no name.
+        if first == 0 {
             return Ok(());
         }
-        self.volume.delete_subvolume(subvol)?;
+        let name = self.volume.path(root_of(subvol))?;
+        let deleted = self.volume.delete_subvolume(root_of(TOP), &name, NOW);
+        if (first..first + FILES).any(|file| self.pinned(file)) {
+            assert_eq!(deleted.map(drop), Err(Error::Busy));
+            return Ok(());
+        }
+        deleted?;
         self.files.drain(first..first + FILES);
         self.models.drain(first..first + FILES);
         while !self.volume.drop_step(subvol)?.value {}

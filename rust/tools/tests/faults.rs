@@ -583,11 +583,13 @@ fn dropping_is_legal_at_every_step() {
     }
     let new = NewSnapshot {
         source: top.subvol,
+        dir: top,
+        name: b"snapshot",
         read_only: true,
         uuid: [1; 16],
         time: at(4),
     };
-    let snapshot = volume.snapshot(&new).expect("snapshot").value;
+    let snapshot = volume.snapshot(&new).expect("snapshot").value.id.subvol;
     volume.commit().expect("commit");
     // Now no node of the snapshot is shared any more.
     for id in files {
@@ -598,7 +600,9 @@ fn dropping_is_legal_at_every_step() {
         volume.set_attr(id, &change).expect("set_attr");
         while id.ino.0 % 3 == 0 && !volume.truncate(id, 0, at(5)).expect("truncate").value {}
     }
-    volume.delete_subvolume(snapshot).expect("delete");
+    volume
+        .delete_subvolume(top, b"snapshot", at(6))
+        .expect("delete");
     let mut steps = 0;
     loop {
         let gone = volume.drop_step(snapshot).expect("drop_step").value;

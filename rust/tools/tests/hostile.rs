@@ -52,9 +52,11 @@ fn write_file(disk: &SimDisk, volume: &V, id: InodeId, start: u64, len: u64) {
     let _ = volume.finish_write(id, FileBlock(start), run.len, staged, Some(size));
 }
 
-fn snapshot_of(volume: &V) -> NewSnapshot {
+fn snapshot_of<'a>(volume: &V, name: &'a [u8]) -> NewSnapshot<'a> {
     NewSnapshot {
         source: volume.default_subvolume(),
+        dir: root(volume),
+        name,
         read_only: false,
         uuid: [8; 16],
         time: at(6),
@@ -121,13 +123,16 @@ fn rich() -> SimDisk {
     volume.set_swapping(swap, true).expect("pin");
     volume.swap_activate(swap, 60, &[0; 4096]).expect("swapon");
     volume.set_swapping(swap, false).expect("unpin");
-    let dropped = volume
-        .snapshot(&snapshot_of(&volume))
-        .expect("snapshot")
-        .value;
+    volume
+        .snapshot(&snapshot_of(&volume, b"dropped"))
+        .expect("snapshot");
     volume.commit().expect("commit");
-    volume.delete_subvolume(dropped).expect("delete");
-    volume.snapshot(&snapshot_of(&volume)).expect("snapshot");
+    volume
+        .delete_subvolume(top, b"dropped", at(6))
+        .expect("delete");
+    volume
+        .snapshot(&snapshot_of(&volume, b"snapshot"))
+        .expect("snapshot");
     volume.commit().expect("commit");
     // The way to these is not shared any more.
     write_file(&disk, &volume, data, 7, 2);
@@ -424,7 +429,7 @@ fn exercise(disk: &SimDisk, random: &mut Random) {
     if let Ok(Some(ino)) = volume.orphan_next(top.subvol, None) {
         finish(&volume, InodeId { ino, ..top });
     }
-    let _ = volume.snapshot(&snapshot_of(&volume));
+    let _ = volume.snapshot(&snapshot_of(&volume, b"another"));
     if let Ok(Some(id)) = volume.next_dropping(SubvolId(0)) {
         for _ in 0..STEPS {
             if volume.drop_step(id).map_or(true, |done| done.value) {
@@ -439,7 +444,7 @@ fn exercise(disk: &SimDisk, random: &mut Random) {
     if volume.open_subvolume(second.subvol).is_ok() {
         read_all(&volume, second, 0, &mut found);
         change(&volume, disk, second, random);
-        let _ = volume.delete_subvolume(second.subvol);
+        let _ = volume.delete_subvolume(top, b"snapshot", at(9));
         let _ = volume.drop_step(second.subvol);
     }
     let _ = volume.trim_group(0, 1);

@@ -14,7 +14,10 @@ use oxfs::engine::mount::MountOptions;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::rename::{Rename, RenameFlags};
 use oxfs::engine::snapshot::NewSnapshot;
-use oxfs::engine::types::{Backing, BlockNr, FileBlock, InodeId, Run, SubvolId, ROOT_INO};
+use oxfs::engine::subvolume::root_of;
+use oxfs::engine::types::{
+    Backing, BlockNr, FileBlock, FileType, InodeId, Run, SubvolId, ROOT_INO,
+};
 use oxfs::engine::volume::Volume;
 use oxfs::sim::SimDisk;
 use std::collections::BTreeMap;
@@ -550,13 +553,16 @@ impl World {
         if self.snapshots.len() >= 3 {
             return Ok(());
         }
+        let name = format!("snapshot {}", self.clock);
         let new = NewSnapshot {
             source: self.volume.default_subvolume(),
+            dir: root(&self.volume),
+            name: name.as_bytes(),
             read_only: false,
             uuid: [3; 16],
             time: at(self.clock),
         };
-        let id = self.volume.snapshot(&new)?.value;
+        let id = self.volume.snapshot(&new)?.value.id.subvol;
         let mut files = self.files.clone();
         for file in files.values_mut() {
             // Nothing is written in place to what the snapshot has.
@@ -579,7 +585,9 @@ impl World {
         let Some(id) = self.snapshots.keys().next().copied() else {
             return Ok(());
         };
-        self.volume.delete_subvolume(SubvolId(id))?;
+        let path = self.volume.path(root_of(SubvolId(id))).expect("path");
+        let top = root(&self.volume);
+        self.volume.delete_subvolume(top, &path, at(self.clock))?;
         self.snapshots.remove(&id);
         while !self.volume.drop_step(SubvolId(id))?.value {
             if self.random.below(3) == 0 {
@@ -721,7 +729,7 @@ fn read_dir(volume: &SimVolume, disk: &SimDisk, top: InodeId) -> Option<Shown> {
     let mut files = Shown::new();
     for entry in entries
         .iter()
-        .filter(|entry| *entry.name != *World::AFTER_CRASH)
+        .filter(|entry| entry.kind == FileType::Regular && *entry.name != *World::AFTER_CRASH)
     {
         let size = volume.inode(entry.id).ok()?.size;
         files.insert(

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way from the top level to an inode, for people to read: in lists and in log lines.
+
+use super::device::BlockDevice;
+use super::dir::{self, Name};
+use super::error::{Error, Result};
+use super::format::item_kind;
+use super::node::Key;
+use super::tree::{TreeId, View};
+use super::types::{InodeId, SubvolId, ROOT_INO};
+use super::volume::Volume;
+use crate::platform::{Vec, VecExt};
+use core::fmt;
+
+/// Longest path, in bytes. It also ends the walk on a damaged volume where parents go round in a
+/// circle.
+const MAX_PATH: usize = 4095;
+
+/// Bytes of a path or name as a log shows them.
+pub(super) struct Shown<'a>(pub &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for piece in self.0.utf8_chunks() {
+            f.write_str(piece.valid())?;
+            if !piece.invalid().is_empty() {
+                f.write_str("\u{fffd}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<D: BlockDevice> View<'_, D> {
+    /// The first of the names of an inode, and its directory.
+    fn name_of(self, id: InodeId) -> Result<(InodeId, Name)> {
+        let tree = TreeId::Subvol(id.subvol);
+        let first = Key::new(id.ino.0, item_kind::PARENT, 0);
+        let last = Key {
+            offset: u64::MAX,
+            ..first
+        };
+        let parent = self.first(tree, &first, &last, |_, data| dir::decode_parent(data))?;
+        let (dir, cookie) = parent.ok_or(Error::NotFound)?;
+        let key = Key::new(dir.0, item_kind::DIRENT, cookie);
+        let name = self.get(tree, &key, |data| Ok(Name::new(dir::decode(&key, data)?.1)))?;
+        let name = name.flatten().ok_or(Error::NotFound)?;
+        Ok((InodeId { ino: dir, ..id }, name))
+    }
+
+    /// Adds the way to `id` from its subvolume's root to `path`, back to front, and says where the
+    /// subvolume hangs.
+    fn climb(self, mut id: InodeId, path: &mut Vec<u8>) -> Result<Option<InodeId>> {
+        while id.ino != ROOT_INO {
+            let (dir, name) = self.name_of(id)?;
+            if path.len() + 1 + name.len() > MAX_PATH {
+                return Err(Error::NameTooLong);
+            }
+            if !path.is_empty() {
+                path.try_push(b'/')?;
+            }
+            for byte in name.iter().rev() {
+                path.try_push(*byte)?;
+            }
+            id = dir;
+        }
+        match id.subvol {
+            SubvolId(0) => Ok(None),
+            subvol => self.home(subvol)?.ok_or(Error::NotFound).map(Some),
+        }
+    }
+}
+
+impl<D: BlockDevice> Volume<D> {
+    /// Where `id` is, from the top level on, without a leading slash; the first of several names.
+    /// `NotFound` when it has no name, or is in a subvolume that was deleted.
+    pub fn path(&self, id: InodeId) -> Result<Vec<u8>> {
+        let mut path = Vec::new();
+        let mut at = Some(id);
+        while let Some(id) = at {
+            self.open_subvolume(id.subvol)?;
+            at = self.query(|view| view.climb(id, &mut path))?;
+        }
+        path.reverse();
+        Ok(path)
+    }
+}
