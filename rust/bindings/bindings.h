@@ -39,4 +39,5 @@ static const blk_opf_t OXFS_REQ_SYNC = REQ_SYNC;
 static const blk_opf_t OXFS_REQ_PREFLUSH = REQ_PREFLUSH;
 static const blk_opf_t OXFS_REQ_FUA = REQ_FUA;
 static const gfp_t OXFS_GFP_NOIO = GFP_NOIO;
+static const gfp_t OXFS_GFP_NOFAIL = GFP_KERNEL | __GFP_NOFAIL;
 static const u32 OXFS_FS_XFLAG_COMMON = FS_XFLAG_COMMON;

@@ -2,11 +2,14 @@
 
 //! The platform in the kernel: its allocators, red-black trees, mutexes and rw semaphores.
 //!
-//! Allocations say `GFP_KERNEL`; whoever calls the engine does so in a NOFS scope where that is
-//! needed. Locks are allocated, so that the types that hold them can be moved.
+//! Allocations wait for memory as long as it takes (`__GFP_NOFAIL`): a change of metadata that
+//! fails half way would cost the volume. Even small ones fail otherwise, in a task that the OOM
+//! killer has chosen. Whoever calls the engine does so in a NOFS scope where that is needed. Only
+//! locks are made with `GFP_KERNEL`, before anything depends on them; they are allocated, so that
+//! the types that hold them can be moved.
 
 use super::{Block, NoMemory, VecExt};
-use crate::bindings;
+use crate::bindings::{self, GFP_NOFAIL};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use kernel::alloc::AllocError;
@@ -26,18 +29,18 @@ impl From<AllocError> for NoMemory {
 
 impl<T> VecExt<T> for Vec<T> {
     fn try_push(&mut self, value: T) -> Result<(), NoMemory> {
-        Ok(self.push(value, GFP_KERNEL)?)
+        Ok(self.push(value, GFP_NOFAIL)?)
     }
 
     fn try_extend(&mut self, values: &[T]) -> Result<(), NoMemory>
     where
         T: Clone,
     {
-        Ok(self.extend_from_slice(values, GFP_KERNEL)?)
+        Ok(self.extend_from_slice(values, GFP_NOFAIL)?)
     }
 
     fn with_room(capacity: usize) -> Result<Self, NoMemory> {
-        Ok(Self::with_capacity(capacity, GFP_KERNEL)?)
+        Ok(Self::with_capacity(capacity, GFP_NOFAIL)?)
     }
 
     fn take_at(&mut self, index: usize) -> Option<T> {
@@ -47,17 +50,17 @@ impl<T> VecExt<T> for Vec<T> {
 
 /// Moves `value` to the heap.
 pub fn new_box<T>(value: T) -> Result<Box<T>, NoMemory> {
-    Ok(Box::new(value, GFP_KERNEL)?)
+    Ok(Box::new(value, GFP_NOFAIL)?)
 }
 
 /// A block of zeros on the heap: directly mapped memory, aligned to its size.
 pub fn zeroed_block() -> Result<Box<Block>, NoMemory> {
-    Ok(Box::zeroed(GFP_KERNEL)?)
+    Ok(Box::zeroed(GFP_NOFAIL)?)
 }
 
 /// Moves `value` to the heap, shared.
 pub fn new_arc<T>(value: T) -> Result<Arc<T>, NoMemory> {
-    Ok(Arc::new(value, GFP_KERNEL)?)
+    Ok(Arc::new(value, GFP_NOFAIL)?)
 }
 
 /// crc32c (Castagnoli) of `data`, continued from `seed`; 0 starts a new one.
@@ -256,7 +259,7 @@ impl<K: Ord + Copy, V> Map<K, V> {
 
     /// Sets the value of `key` and returns the one it had.
     pub fn insert(&mut self, key: K, value: V) -> Result<Option<V>, NoMemory> {
-        let old = self.tree.try_create_and_insert(key, value, GFP_KERNEL);
+        let old = self.tree.try_create_and_insert(key, value, GFP_NOFAIL);
         let old = old.map_err(|_| NoMemory)?.map(|node| node.to_key_value().1);
         if old.is_none() {
             self.len = self.len.saturating_add(1);

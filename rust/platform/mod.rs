@@ -5,7 +5,7 @@
 //!
 //! One file implements them over the kernel, one over the host's standard library; both have
 //! the same interface, so that the engine compiles from the same source in both places.
-//! Every allocation can fail and says so with [`NoMemory`].
+//! Every allocation can fail and says so with [`NoMemory`]; the kernel's rather waits.
 
 #[cfg(MODULE)]
 #[path = "kernel.rs"]

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Block devices, past the page cache: reads and writes of blocks of 4096 bytes in the caller's
-//! memory, flush and discard.
+//! memory, flush and discard. Nothing here fails for want of memory: a commit that did would be the
+//! volume's last.
 //!
 //! C headers: [`include/linux/bio.h`](srctree/include/linux/bio.h),
 //! [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
-use crate::bindings;
+use crate::bindings::{self, GFP_NOFAIL};
 use core::ptr::NonNull;
 
 use kernel::error::to_result;
@@ -81,7 +82,7 @@ impl Device {
             // SAFETY: The memory is ours until the call returns, and directly mapped.
             return unsafe { self.transfer(block, data.as_mut_ptr(), op) };
         }
-        let mut bounce = KBox::new([0u8; BLOCK_SIZE], GFP_KERNEL)?;
+        let mut bounce = KBox::new([0u8; BLOCK_SIZE], GFP_NOFAIL)?;
         // SAFETY: As above.
         unsafe { self.transfer(block, bounce.as_mut_ptr(), op)? };
         data.copy_from_slice(&*bounce);
@@ -99,7 +100,7 @@ impl Device {
             // SAFETY: A write only reads the memory, which is directly mapped.
             return unsafe { self.transfer(block, data.as_ptr().cast_mut(), op) };
         }
-        let mut bounce = KBox::new(*data, GFP_KERNEL)?;
+        let mut bounce = KBox::new(*data, GFP_NOFAIL)?;
         // SAFETY: As above.
         unsafe { self.transfer(block, bounce.as_mut_ptr(), op) }
     }
@@ -215,7 +216,7 @@ impl<'a> Batch<'a> {
                 error: Atomic::new(0),
                 done <- Completion::new(),
             }),
-            GFP_KERNEL,
+            GFP_NOFAIL,
         )?;
         Ok(Self {
             device,
@@ -232,7 +233,7 @@ impl<'a> Batch<'a> {
         let mut address = data.as_ptr();
         if !is_direct(data) {
             self.bounces
-                .push(KBox::new(*data, GFP_KERNEL)?, GFP_KERNEL)?;
+                .push(KBox::new(*data, GFP_NOFAIL)?, GFP_NOFAIL)?;
             address = self
                 .bounces
                 .last()
