@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 # How long `make crash` goes on.
 HOURS ?= 1
 
-.PHONY: help demo test test-host test-guest crash check module tools install bench-swapon clean
+.PHONY: help demo test test-host test-guest test-debug crash check module tools install bench-swapon clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make test          test-host and test-guest; the last line is the sum'
 	@echo 'make test-host     unit and property tests of the engine and the tools'
 	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
+	@echo 'make test-debug    all guest tests, and more, with a kernel full of checkers, which it builds'
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
 	@echo 'make module        oxfs.ko for the stock kernel; KDIR=... for a prepared kernel tree'
@@ -43,6 +44,9 @@ test-host:
 
 test-guest:
 	@ci/test guest
+
+test-debug:
+	@ci/test debug
 
 crash:
 	@ci/crash $(HOURS)

@@ -7,11 +7,15 @@
 #include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/spinlock.h>
+#include <linux/vmalloc.h>
 
 static char *what = "warning";
 module_param(what, charp, 0);
-MODULE_PARM_DESC(what, "warning, bug, oops, hung");
+MODULE_PARM_DESC(what, "warning, bug, oops, hung; with the debug kernel lock, atomic, freed, beyond, shift, leak");
 
 /* Longer than the time-out that the test has set for hung tasks. */
 static int hang(void *unused)
@@ -23,6 +27,53 @@ static int hang(void *unused)
 		left = schedule_timeout(left);
 	}
 	return 0;
+}
+
+static DEFINE_MUTEX(one);
+static DEFINE_MUTEX(two);
+static DEFINE_SPINLOCK(spin);
+static int bits = 40;
+
+/* Locks in both orders: nothing is stuck, but it could be. */
+static void lock_both_ways(void)
+{
+	mutex_lock(&one);
+	mutex_lock(&two);
+	mutex_unlock(&two);
+	mutex_unlock(&one);
+	mutex_lock(&two);
+	mutex_lock(&one);
+	mutex_unlock(&one);
+	mutex_unlock(&two);
+}
+
+/* What only the debug kernel notices. */
+static void provoke_checker(void)
+{
+	char *memory;
+
+	if (!strcmp(what, "lock")) {
+		lock_both_ways();
+	} else if (!strcmp(what, "atomic")) {
+		spin_lock(&spin);
+		msleep(1);
+		spin_unlock(&spin);
+	} else if (!strcmp(what, "freed")) {
+		memory = kmalloc(100, GFP_KERNEL);
+		OPTIMIZER_HIDE_VAR(memory);
+		kfree(memory);
+		WRITE_ONCE(memory[50], 1);
+	} else if (!strcmp(what, "beyond")) {
+		memory = vmalloc(5000);
+		OPTIMIZER_HIDE_VAR(memory);
+		WRITE_ONCE(memory[5001], 1);
+		vfree(memory);
+	} else if (!strcmp(what, "shift")) {
+		pr_info("shifted: %d\n", 1 << READ_ONCE(bits));
+	} else if (!strcmp(what, "leak")) {
+		memory = kmalloc(777, GFP_KERNEL);
+		OPTIMIZER_HIDE_VAR(memory);
+	}
 }
 
 static int __init provoke_init(void)
@@ -41,6 +92,8 @@ static int __init provoke_init(void)
 			return PTR_ERR(task);
 		/* The task's code must stay until it has ended. */
 		ssleep(25);
+	} else {
+		provoke_checker();
 	}
 	return -EAGAIN;
 }
