@@ -219,7 +219,7 @@ class Worker(threading.Thread):
             return
         yield self.states[source], False
         with open(self.path("tmp"), "wb") as file, open(self.path(source), "rb") as other:
-            fcntl.ioctl(file, FICLONE, other)
+            fcntl.ioctl(file, FICLONE, other.fileno())
             os.fsync(file.fileno())
         os.rename(self.path("tmp"), self.path(name))
         os.fsync(self.directory)
@@ -262,7 +262,7 @@ def swapper(folder, session):
     while True:
         second = os.path.join(folder, f"swap{rng.randint(1, 3)}")
         with open(second, "wb") as file, open(first, "rb") as source:
-            fcntl.ioctl(file, FICLONE, source)
+            fcntl.ioctl(file, FICLONE, source.fileno())
         os.chmod(second, 0o600)
         subprocess.run(["swapon", second], check=True)
         subprocess.run(["swapoff", second], check=True)
