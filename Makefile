@@ -25,7 +25,7 @@ help:
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
 	@echo 'make module        oxfs.ko for the stock kernel; KDIR=... for a prepared kernel tree'
-	@echo 'make tools         mkfs.oxfs, fsck.oxfs and the other programs, in build/bin'
+	@echo 'make tools         mkfs.oxfs, fsck.oxfs, oxfs in build/bin, their manual in build/doc'
 	@echo 'make install       module (with KDIR=...) and tools on this machine; DESTDIR, PREFIX'
 	@echo 'make bench-swapon  what swapon and swapping cost, beside other filesystems'
 	@echo 'make clean         remove what was built here; the cache stays'

@@ -30,7 +30,7 @@ fn checksum(block: &Block) -> u32 {
 }
 
 /// Whether `block` is a whole super block that belongs at `at`.
-fn is_whole(block: &Block, at: u64) -> bool {
+pub fn is_whole(block: &Block, at: u64) -> bool {
     parse(block).is_ok_and(|sb| {
         sb.magic == SUPER_MAGIC && sb.crc.get() == checksum(block) && sb.block.get() == at
     })

@@ -3,6 +3,7 @@
 //! The host crate of oxfs: the engine of the kernel module compiled from the same files, and
 //! what programs and tests need around it.
 //!
+//! - [`admin`]: the commands of the program `oxfs`.
 //! - [`file`]: a volume in a file or on a block device.
 //! - [`sim`]: a disk in memory that can lose power at every write.
 //! - [`check`]: reads a whole volume and names every rule that it breaks.
@@ -12,9 +13,8 @@
 pub mod engine;
 #[path = "../../platform/mod.rs"]
 pub mod platform;
-#[path = "../../uapi.rs"]
-pub mod uapi;
 
+pub mod admin;
 pub mod check;
 pub mod file;
 pub mod probe;

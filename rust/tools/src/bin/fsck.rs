@@ -26,7 +26,7 @@ const USAGE: u8 = 16;
     version,
     disable_version_flag = true
 )]
-struct Options {
+pub struct Options {
     /// Check only, also while the volume is mounted
     #[arg(short = 'n', conflicts_with_all = ["auto", "preen", "yes"])]
     check_only: bool,

@@ -23,7 +23,7 @@ use uuid::Uuid;
     version,
     disable_version_flag = true
 )]
-struct Options {
+pub struct Options {
     /// Name of the volume, up to 255 bytes
     #[arg(short = 'L', long, default_value = "", hide_default_value = true)]
     label: String,
