@@ -45,6 +45,7 @@ pub mod store;
 pub mod subvolume;
 pub mod super_block;
 pub mod swap;
+mod swap_apply;
 pub mod swap_plan;
 pub mod symlink;
 pub mod tree;

@@ -57,6 +57,7 @@ impl<D: BlockDevice> Volume<D> {
         Ok(Self {
             store,
             state: rwlock!(state, "oxfs state")?,
+            sharing: mutex!((), "oxfs sharing")?,
             committer: mutex!((), "oxfs committer")?,
             readers: Readers::new()?,
             hash_seed,

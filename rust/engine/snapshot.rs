@@ -90,6 +90,7 @@ impl<D: BlockDevice> Volume<D> {
     /// nobody overwrite any in place meanwhile; it commits when that may go on.
     pub fn snapshot(&self, new: &NewSnapshot<'_>) -> Result<Done<Created>> {
         dir::check_name(new.name)?;
+        let _sharing = self.sharing.lock();
         self.update(Cost::takes(9), |txn| txn.snapshot(new))
     }
 }

@@ -7,7 +7,7 @@
 //! nothing. Queries share the lock. A commit takes it twice, briefly: to close the running
 //! transaction, and to release what it freed; its I/O is done without it.
 //!
-//! Lock order: committer > state > node cache. Readers (`Readers`) is innermost.
+//! Lock order: sharing > committer > state > node cache. Readers (`Readers`) is innermost.
 
 use super::device::BlockDevice;
 use super::error::{Error, Result};
@@ -214,6 +214,8 @@ pub struct Volume<D> {
     pub(super) store: Store<D>,
     /// Everything that changes.
     pub(super) state: RwLock<State>,
+    /// Held by who makes blocks shared wholesale, and by who has planned with what is not.
+    pub(super) sharing: Mutex<()>,
     /// Held by the one commit that is under way.
     pub(super) committer: Mutex<()>,
     /// Who reads blocks that may be freed meanwhile.

@@ -8,7 +8,7 @@
 use super::data::{bytes_of, FileData};
 use super::inode::InodeExt;
 use super::{Inode, Oxfs, Volume};
-use crate::engine::swap::Activation;
+use crate::engine::swap_plan::{Activation, PlannedRun};
 use crate::engine::types::MAX_FILE_SIZE;
 use crate::vfs::file::OpenFile;
 use crate::vfs::log;
@@ -84,9 +84,7 @@ fn make_ready(info: &mut SwapInfo, file: &OpenFile<Oxfs>) -> Result<(u32, u64)> 
     let mut header = crate::platform::zeroed_block().map_err(|_| ENOMEM)?;
     inode.read_first_page(file, &mut header)?;
     inode.query(|volume, id| volume.set_swapping(id, true))?;
-    let done = make_private(inode, data, pages, &header)?;
-    let extents = describe(inode, info, pages)?;
-    info.set_pages(pages)?;
+    let (done, extents) = make_private(inode, data, info, &header)?;
     let whole = choose_io(info, &extents);
     report(inode, pages, &done, &extents, whole);
     super::file::refresh(inode)?;
@@ -94,54 +92,55 @@ fn make_ready(info: &mut SwapInfo, file: &OpenFile<Oxfs>) -> Result<(u32, u64)> 
 }
 
 /// Gives the file blocks of its own, and drops from the page cache what they do not hold any more.
+/// Whatever may fail comes before the first change: then the file is as it was.
 fn make_private(
     inode: &Inode,
     data: &FileData,
-    pages: u64,
+    info: &mut SwapInfo,
     header: &crate::platform::Block,
-) -> Result<Activation> {
+) -> Result<(Activation, Extents)> {
     let _mapping = inode.lock_mapping();
+    let pages = info.max_pages();
     // Nothing may still read blocks that are about to be somebody else's.
     inode.drop_cached(bytes_of(1), bytes_of(pages));
     let sb = inode.super_block();
     let id = inode.data().id;
     let activated = sb.data().join(sb, |volume: &Volume| {
-        volume.swap_activate(id, pages, header)
+        let plan = volume.plan_swap(id, pages)?;
+        match describe(info, plan.runs()) {
+            Ok(extents) => Ok(Ok((plan.apply(header)?, extents))),
+            Err(error) => Ok(Err(error)),
+        }
     });
     let _blocks = data.blocks();
     data.set_plain(false);
     data.mapping_changed();
     drop(_blocks);
     inode.drop_cached(bytes_of(1), bytes_of(pages));
-    activated
+    activated?
 }
 
-/// Tells the swap core the file's extents.
-fn describe(inode: &Inode, info: &mut SwapInfo, pages: u64) -> Result<Extents> {
+/// Tells the swap core the extents that the file will have.
+fn describe(info: &mut SwapInfo, runs: &[PlannedRun]) -> Result<Extents> {
     let mut extents = Extents {
         count: 0,
         span: 0,
         aligned: true,
     };
     let (mut lowest, mut highest) = (u64::MAX, 0);
-    let mut page = 0;
-    while page < pages {
-        let found = inode
-            .query(|volume, id| volume.swap_run(id, page, pages))?
-            .ok_or(EIO)?;
-        let len = found.run.len.min(pages - page);
-        if len == 0 {
-            return Err(EIO);
-        }
-        let first = found.run.start.0;
+    let (mut pages, mut next) = (0, 0);
+    for planned in runs {
+        let (first, len) = (planned.run.start.0, planned.run.len);
+        extents.aligned &= first == next || Volume::is_swap_boundary(planned.page);
         extents.count += u32::from(info.add_extent(len, first)?);
         // The header page is not swapped to.
-        lowest = lowest.min(first + u64::from(page == 0));
+        lowest = lowest.min(first + u64::from(planned.page == 0));
         highest = highest.max(first + len - 1);
-        page += len;
-        extents.aligned &= page == pages || Volume::is_swap_boundary(page);
+        pages = planned.page + len;
+        next = first + len;
     }
     extents.span = (highest + 1).saturating_sub(lowest);
+    info.set_pages(pages)?;
     Ok(extents)
 }
 

@@ -14,6 +14,7 @@ use oxfs::engine::mount::MountOptions;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::snapshot::NewSnapshot;
 use oxfs::engine::subvolume::{root_of, TOP};
+use oxfs::engine::swap_plan::PlannedRun;
 use oxfs::engine::types::{
     Backing, BlockNr, FileBlock, InodeId, Run, Time, MAX_FILE_BLOCKS, ROOT_INO,
 };
@@ -493,8 +494,15 @@ impl World {
         }
         self.volume.set_swapping(id, true)?;
         assert_eq!(self.volume.set_swapping(id, true), Err(Error::Busy));
-        match self.volume.swap_activate(id, pages, &data_block(header)) {
-            Ok(_) => {}
+        // A plan that is dropped has changed nothing.
+        let planned = self.volume.plan_swap(id, pages).map(drop);
+        let activated = planned.and_then(|()| {
+            let plan = self.volume.plan_swap(id, pages)?;
+            let runs = plan.runs().to_vec();
+            plan.apply(&data_block(header)).map(|_| runs)
+        });
+        match activated {
+            Ok(runs) => self.check_plan(file, &runs)?,
             Err(error) => {
                 assert_eq!(error, Error::NoSpace);
                 return self.volume.set_swapping(id, false).and(Err(error));
@@ -508,12 +516,29 @@ impl World {
         self.check_runs(file, pages)?;
         // A second activation changes nothing.
         let before = self.disk.writes();
-        let again = self.volume.swap_activate(id, pages, &data_block(header))?;
+        let again = self.volume.plan_swap(id, pages)?;
+        let again = again.apply(&data_block(header))?;
         assert_eq!(
             (again.new_blocks, again.kept_blocks, again.moved_blocks),
             (0, 0, 0)
         );
         assert_eq!(self.disk.writes(), before);
+        Ok(())
+    }
+
+    /// What the kernel was told is what the file has got.
+    fn check_plan(&mut self, file: usize, runs: &[PlannedRun]) -> Result<(), Error> {
+        let mut page = 0;
+        for planned in runs {
+            assert_eq!(planned.page, page);
+            let end = page + planned.run.len;
+            while page < end {
+                let id = self.files[file];
+                let found = self.volume.swap_run(id, page, end)?.expect("run").run;
+                assert_eq!(found.start.0, planned.run.start.0 + (page - planned.page));
+                page += found.len;
+            }
+        }
         Ok(())
     }
 

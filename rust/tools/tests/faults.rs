@@ -87,7 +87,8 @@ fn make() -> (SimDisk, Ids) {
     let swap = create(top, b"swap", &file);
     write(&disk, &volume, swap, 0, 16);
     volume.set_swapping(swap, true).expect("pin");
-    volume.swap_activate(swap, 16, &[1; 4096]).expect("swapon");
+    let plan = volume.plan_swap(swap, 16).expect("plan");
+    plan.apply(&[1; 4096]).expect("swapon");
     volume.set_swapping(swap, false).expect("unpin");
     let dead = create(top, b"dead", &file);
     volume.unlink(top, b"dead", at(5)).expect("unlink");

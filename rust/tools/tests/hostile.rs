@@ -121,7 +121,8 @@ fn rich() -> SimDisk {
     write_file(&disk, &volume, swap, 0, 30);
     write_file(&disk, &volume, swap, 30, 30);
     volume.set_swapping(swap, true).expect("pin");
-    volume.swap_activate(swap, 60, &[0; 4096]).expect("swapon");
+    let plan = volume.plan_swap(swap, 60).expect("plan");
+    plan.apply(&[0; 4096]).expect("swapon");
     volume.set_swapping(swap, false).expect("unpin");
     volume
         .snapshot(&snapshot_of(&volume, b"dropped"))
@@ -328,7 +329,7 @@ fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut Random) {
         }
         6 => {
             let _ = volume.set_swapping(id, true);
-            let _ = volume.swap_activate(id, 60, &[1; 4096]);
+            let _ = volume.plan_swap(id, 60).map(|plan| plan.apply(&[1; 4096]));
             let _ = volume.swap_run(id, 1, 60);
             let _ = volume.set_swapping(id, false);
             let _ = volume.restore_swap(id);

@@ -615,8 +615,14 @@ impl World {
         self.log
             .push(format!("{} is a swapfile of {pages}", show(&name)));
         self.volume.set_swapping(id, true)?;
-        let result = self.volume.swap_activate(id, pages, &block_of(header));
-        if result.is_ok() {
+        let plan = self.volume.plan_swap(id, pages);
+        let result = plan.map(|plan| {
+            (self.random.below(4) > 0).then(|| {
+                plan.apply(&block_of(header))
+                    .expect("what was planned has space");
+            })
+        });
+        if let Ok(Some(())) = result {
             let file = self.files.get_mut(&name).expect("file");
             for page in 1..pages {
                 file.cells.insert(page, Cell::Zero);
@@ -626,16 +632,8 @@ impl World {
             self.swap_out(id, pages)?;
         }
         self.volume.set_swapping(id, false)?;
-        match result {
-            Ok(_) => Ok(()),
-            // The range may be partly private: what it shows is not modelled, so it goes.
-            Err(error) => {
-                while !self.volume.truncate(id, 0, at(self.clock))?.value {}
-                self.clear(&name, 0, u64::MAX);
-                self.files.get_mut(&name).expect("file").size = 0;
-                Err(error)
-            }
-        }
+        // Without the plan's being carried out the file is as it was.
+        result.map(drop)
     }
 
     /// The kernel writes to the swapfile's blocks behind the filesystem's back.
