@@ -52,59 +52,77 @@ impl RangeSet {
         self.first(start, len).is_some()
     }
 
-    /// Adds `[start, start + len)` and returns how many were not in it before.
+    /// How many of `[start, start + len)` are in the set.
+    pub fn count(&self, start: u64, len: u64) -> u64 {
+        let end = start.saturating_add(len);
+        let (mut at, mut count) = (start, 0u64);
+        while let Some((s, l)) = self.first(at, end.saturating_sub(at)) {
+            count = count.saturating_add(l);
+            at = s.saturating_add(l);
+        }
+        count
+    }
+
+    /// Adds `[start, start + len)` and returns how many were not in it before. Without memory the
+    /// set is as it was.
     pub fn insert(&mut self, start: u64, len: u64) -> Result<u64, NoMemory> {
         if len == 0 {
             return Ok(0);
         }
-        let (mut first, mut end) = (start, start.saturating_add(len));
-        let mut had = 0;
-        let touching = |set: &Self, first: u64, end: u64| {
-            set.ranges
-                .at_or_before(&end)
-                .map(|(s, l)| (s, *l))
-                .filter(|(s, l)| s.saturating_add(*l) >= first)
-        };
-        if let Some((s, l)) = touching(self, first, end) {
-            if s <= first && s.saturating_add(l) >= end {
+        let (mut first, mut end, mut had) = (start, start.saturating_add(len), 0);
+        if let Some((s, l)) = self.ranges.at_or_before(&start) {
+            let e = s.saturating_add(*l);
+            if e >= end {
                 return Ok(0);
             }
+            if e >= start {
+                first = s;
+            }
         }
-        while let Some((s, l)) = touching(self, first, end) {
+        let mut from = first;
+        while let Some((s, l)) = self.ranges.at_or_after(&from).filter(|(s, _)| *s <= end) {
+            had += *l;
+            end = end.max(s.saturating_add(*l));
+            from = s.saturating_add(1);
+        }
+        self.ranges.insert(first, end - first)?;
+        let inside = first.saturating_add(1);
+        while let Some((s, _)) = self.ranges.at_or_after(&inside).filter(|(s, _)| *s <= end) {
             self.ranges.remove(&s);
-            had += l;
-            first = first.min(s);
-            end = end.max(s.saturating_add(l));
-        }
-        if let Err(e) = self.ranges.insert(first, end - first) {
-            self.total -= had;
-            return Err(e);
         }
         let added = end - first - had;
         self.total += added;
         Ok(added)
     }
 
-    /// Removes `[start, start + len)` and returns how many were in it.
+    /// Removes `[start, start + len)` and returns how many were in it. Without memory the set is as
+    /// it was, but a range of it may be kept as two.
     pub fn remove(&mut self, start: u64, len: u64) -> Result<u64, NoMemory> {
         let end = start.saturating_add(len);
-        let mut removed = 0;
-        while let Some((at, _)) = self.first(start, len) {
-            let Some((s, l)) = self.around(at) else { break };
-            let e = s.saturating_add(l);
-            if e > end {
-                self.ranges.insert(end, e - end)?;
-            }
-            if s < start {
-                self.ranges.insert(s, start - s)?;
-            } else {
-                self.ranges.remove(&s);
-            }
-            let gone = e.min(end) - s.max(start);
-            self.total -= gone;
-            removed += gone;
+        if len == 0 {
+            return Ok(0);
         }
+        self.split(end)?;
+        self.split(start)?;
+        let mut removed = 0;
+        while let Some((s, l)) = self.ranges.at_or_after(&start).filter(|(s, _)| *s < end) {
+            removed += *l;
+            self.ranges.remove(&s);
+        }
+        self.total -= removed;
         Ok(removed)
+    }
+
+    /// Makes a range that goes on over `at` two.
+    fn split(&mut self, at: u64) -> Result<(), NoMemory> {
+        let Some((s, l)) = self.around(at).filter(|(s, _)| *s < at) else {
+            return Ok(());
+        };
+        self.ranges.insert(at, s.saturating_add(l) - at)?;
+        if let Some(first) = self.ranges.get_mut(&s) {
+            *first = at - s;
+        }
+        Ok(())
     }
 
     /// Takes everything out.

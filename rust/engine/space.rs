@@ -45,6 +45,8 @@ pub struct Space {
     unmapped: u64,
     /// Blocks promised to data that is not staged yet.
     reserved: u64,
+    /// Blocks of data that has its place, and is to be written there.
+    in_place: u64,
     /// Blocks that were freed and wait for a commit or a reader.
     pinned: u64,
     /// Groups whose `mapped` changed in the running transaction.
@@ -120,6 +122,7 @@ impl Space {
             free,
             unmapped: free,
             reserved: 0,
+            in_place: 0,
             pinned: 0,
             dirty: Vec::new(),
             freed: Vec::new(),
@@ -175,6 +178,22 @@ impl Space {
     pub fn unreserve(&mut self, blocks: u64) {
         debug_assert!(self.reserved >= blocks);
         self.reserved = self.reserved.saturating_sub(blocks);
+    }
+
+    /// Blocks of data that is to be written where it is.
+    pub fn in_place(&self) -> u64 {
+        self.in_place
+    }
+
+    /// `blocks` more are to be written where they are.
+    pub fn add_in_place(&mut self, blocks: u64) {
+        self.in_place = self.in_place.saturating_add(blocks);
+    }
+
+    /// `blocks` are written where they are, or never will be.
+    pub fn remove_in_place(&mut self, blocks: u64) {
+        debug_assert!(self.in_place >= blocks);
+        self.in_place = self.in_place.saturating_sub(blocks);
     }
 
     /// Number of groups that the running transaction changed.

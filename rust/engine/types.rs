@@ -285,3 +285,13 @@ pub enum Backing {
         shared: bool,
     },
 }
+
+impl Backing {
+    /// Whether there are blocks that nobody else owns, which may be written in place.
+    pub fn is_exclusive(self) -> bool {
+        matches!(
+            self,
+            Self::Prealloc { shared: false, .. } | Self::Written { shared: false, .. }
+        )
+    }
+}

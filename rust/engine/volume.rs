@@ -47,6 +47,11 @@ impl Subvol {
     }
 }
 
+/// Blocks of dirty data for which one node is promised.
+const NODE_BLOCKS: u64 = 16;
+/// The same, where they will be mapped in long runs.
+const NODE_BLOCKS_OF_RUNS: u64 = 64;
+
 /// How often a change that finds no room is tried, with a commit before each further time.
 const ROUNDS: usize = 3;
 
@@ -115,15 +120,32 @@ impl State {
         (geometry.blocks / 32).clamp(768, 4096)
     }
 
+    /// Free blocks that are to be had: not what was promised to data, nor the part `keep` of the
+    /// reserve, nor what the commit takes. Who may use some of the reserve may also use the nodes
+    /// that were promised, to map data.
+    fn spare(&self, geometry: Geometry, keep: Keep) -> u64 {
+        let promised = match keep {
+            Keep::All => self.promised_nodes(),
+            _ => 0,
+        };
+        self.space
+            .free()
+            .saturating_sub(self.space.reserved())
+            .saturating_sub(promised)
+            .saturating_sub(keep.of(self.metadata_reserve(geometry)))
+            .saturating_sub(self.commit_cost(geometry))
+            .saturating_sub(self.sharing_cost())
+    }
+
+    /// Nodes that mapping all dirty data may take, when each block is mapped on its own, in the
+    /// middle of what others share.
+    fn promised_nodes(&self) -> u64 {
+        self.space.reserved().saturating_add(self.space.in_place()) / NODE_BLOCKS
+    }
+
     /// Blocks that may be out of reach for a while without anybody missing them.
     pub(super) fn discardable(&self, geometry: Geometry) -> usize {
-        let taken = self
-            .space
-            .reserved()
-            .saturating_add(self.space.reserved() / 16)
-            .saturating_add(self.metadata_reserve(geometry))
-            .saturating_add(self.commit_cost(geometry));
-        (self.space.free().saturating_sub(taken) / 2).min(2048) as usize
+        (self.spare(geometry, Keep::All) / 2).min(2048) as usize
     }
 
     /// Blocks that counting the children of shared nodes may take: none before the first snapshot.
@@ -159,6 +181,18 @@ enum Keep {
     ThreeQuarters,
     Half,
     Nothing,
+}
+
+impl Keep {
+    /// The part of a reserve of `blocks`.
+    fn of(self, blocks: u64) -> u64 {
+        match self {
+            Self::All => blocks,
+            Self::ThreeQuarters => blocks / 4 * 3,
+            Self::Half => blocks / 2,
+            Self::Nothing => 0,
+        }
+    }
 }
 
 impl Cost {
@@ -300,53 +334,33 @@ impl<D: BlockDevice> Volume<D> {
         result.map(|value| Some(Done { value, generation }))
     }
 
-    /// Whether a change can take the blocks that it may need.
+    /// Whether a change can take the blocks that it may need. What was promised to data is never
+    /// taken: a commit gives the rest back.
     fn has_room(&self, state: &State, cost: Cost) -> bool {
-        let space = &state.space;
-        let need = cost
-            .nodes
-            .saturating_add(state.commit_cost(self.store.geometry))
-            .saturating_add(state.sharing_cost());
-        let reserve = state.metadata_reserve(self.store.geometry);
-        let keep = match cost.keep {
-            Keep::All => reserve,
-            Keep::ThreeQuarters => reserve / 4 * 3,
-            Keep::Half => reserve / 2,
-            Keep::Nothing => 0,
-        };
-        // What was promised to data is never taken: a commit gives the rest back.
-        let keep = keep.saturating_add(space.reserved());
-        space.free() >= need.saturating_add(keep)
+        state.spare(self.store.geometry, cost.keep) >= cost.nodes
     }
 
-    /// Promises `blocks` for data that will be staged later, and what mapping them may take when
-    /// each is mapped on its own, in the middle of what others share.
+    /// Promises `blocks` for data that will be staged later, and what mapping it may take.
     pub fn reserve(&self, blocks: u64) -> Result<()> {
-        self.reserve_with(blocks, 16)
+        self.reserve_with(blocks, NODE_BLOCKS)
     }
 
     /// Promises `blocks` that will be mapped in long runs.
     pub(super) fn reserve_runs(&self, blocks: u64) -> Result<()> {
-        self.reserve_with(blocks, 64)
+        self.reserve_with(blocks, NODE_BLOCKS_OF_RUNS)
     }
 
-    /// Promises `blocks` if, besides, a node for each `per_node` of all that is promised is free.
-    fn reserve_with(&self, blocks: u64, per_node: u64) -> Result<()> {
+    /// Promises `blocks` if, besides, a node for each `node_blocks` of them is free.
+    fn reserve_with(&self, blocks: u64, node_blocks: u64) -> Result<()> {
         if blocks == 0 {
             return check_writable(&self.state.read());
         }
+        let need = blocks.saturating_add(blocks / node_blocks);
         for _ in 0..ROUNDS {
             {
                 let mut state = self.state.write();
                 check_writable(&state)?;
-                let geometry = self.store.geometry;
-                let promised = state.space.reserved().saturating_add(blocks);
-                let need = promised
-                    .saturating_add(promised / per_node)
-                    .saturating_add(state.metadata_reserve(geometry))
-                    .saturating_add(state.commit_cost(geometry))
-                    .saturating_add(state.sharing_cost());
-                if state.space.free() >= need {
+                if state.spare(self.store.geometry, Keep::All) >= need {
                     state.space.reserve(blocks);
                     return Ok(());
                 }
@@ -357,6 +371,26 @@ impl<D: BlockDevice> Volume<D> {
             self.commit()?;
         }
         Err(Error::NoSpace)
+    }
+
+    /// `blocks` of data will be written where they are, which must happen before anybody else may
+    /// own the blocks as well: promises what it may take to say that they are written. So also a
+    /// full volume lets its files be overwritten, and what was allocated before be written;
+    /// `NoSpace` when too much of it is dirty already.
+    pub fn reserve_in_place(&self, blocks: u64) -> Result<()> {
+        let mut state = self.state.write();
+        check_writable(&state)?;
+        let need = state.promised_nodes().saturating_add(blocks / NODE_BLOCKS);
+        if state.spare(self.store.geometry, Keep::ThreeQuarters) < need.saturating_add(1) {
+            return Err(Error::NoSpace);
+        }
+        state.space.add_in_place(blocks);
+        Ok(())
+    }
+
+    /// The blocks were written where they are, or never will be.
+    pub fn unreserve_in_place(&self, blocks: u64) {
+        self.state.write().space.remove_in_place(blocks);
     }
 
     /// Takes a promise back.

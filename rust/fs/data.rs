@@ -5,8 +5,9 @@
 //!
 //! A block of a file is in at most one of the first two, and perhaps in the third:
 //!
-//! - *delayed*: dirty, space is reserved, without a place so far. Every dirtying reserves, even
-//!   where the file has blocks of its own: they may be shared before writeback comes.
+//! - *delayed*: dirty, and not under way so far. Where the file has blocks of its own they are
+//!   written *in place*: whoever is about to make blocks shared has them written first, so only what
+//!   mapping them may take is reserved. Everywhere else the block's space is.
 //! - *staged*: dirty, and writeback has already got a place for it, together with that of a
 //!   neighbour; it is used when the block's own turn comes.
 //! - *writing*: under writeback to a place that is not mapped yet, or is mapped as never written.
@@ -69,6 +70,8 @@ pub struct FileData {
 #[derive(Default)]
 pub struct Blocks {
     delayed: RangeSet,
+    /// Those of them that are to be written in place.
+    in_place: RangeSet,
     staged: Map<u64, Run>,
     writing: RangeSet,
     /// Those of the above where the file has nothing so far: they add to `st_blocks`.
@@ -109,6 +112,48 @@ pub struct DirectPiece {
     pub start: u64,
     /// The place.
     pub run: Run,
+}
+
+/// What dirty blocks hold of the volume's space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Blocks.
+    Blocks(u64),
+    /// What mapping them may take: they have their place.
+    InPlace(u64),
+}
+
+impl Held {
+    /// Reserves it.
+    pub fn reserve(self, inode: &Inode) -> Result {
+        inode.query(|volume, _| match self {
+            Self::Blocks(count) => volume.reserve(count),
+            Self::InPlace(count) => volume.reserve_in_place(count),
+        })
+    }
+
+    /// Gives it back.
+    pub fn release(self, inode: &Inode) -> Result {
+        match self {
+            Self::Blocks(0) | Self::InPlace(0) => return Ok(()),
+            _ => {}
+        }
+        inode.query(|volume, _| {
+            match self {
+                Self::Blocks(count) => volume.unreserve(count),
+                Self::InPlace(count) => volume.unreserve_in_place(count),
+            }
+            Ok(())
+        })
+    }
+
+    /// The same for `count` blocks.
+    pub fn of(self, count: u64) -> Self {
+        match self {
+            Self::Blocks(_) => Self::Blocks(count),
+            Self::InPlace(_) => Self::InPlace(count),
+        }
+    }
 }
 
 /// What is known about a block that may be on its way.
@@ -271,13 +316,22 @@ impl Blocks {
         (at < end).then(|| (at, Run::new(run.start, run.len.min(end - at))))
     }
 
-    /// Makes `len` blocks from `start`, none of which is dirty, delayed. `fresh`: the file has
-    /// nothing there.
-    pub fn delay(&mut self, start: u64, len: u64, fresh: bool) -> Result<(), NoMemory> {
+    /// Makes blocks from `start`, none of which is dirty and which hold `held`, delayed. `fresh`: the
+    /// file has nothing there.
+    pub fn delay(&mut self, start: u64, held: Held, fresh: bool) -> Result<(), NoMemory> {
+        let (Held::Blocks(len) | Held::InPlace(len)) = held;
         if fresh {
             self.fresh.insert(start, len)?;
         }
-        self.delayed.insert(start, len).map(|_| ())
+        if let Held::InPlace(_) = held {
+            self.in_place.insert(start, len)?;
+        }
+        let delayed = self.delayed.insert(start, len);
+        if delayed.is_err() {
+            // What nobody looks at when the block is not delayed.
+            let _ = self.in_place.remove(start, len);
+        }
+        delayed.map(drop)
     }
 
     /// The delayed blocks from `start` on.
@@ -288,10 +342,22 @@ impl Blocks {
         }
     }
 
-    /// Takes blocks out of the delayed ones, without giving the reservation back. Returns how
-    /// many there were.
-    pub fn undelay(&mut self, start: u64, len: u64) -> Result<u64, NoMemory> {
-        self.delayed.remove(start, len)
+    /// Takes blocks out of the delayed ones. Returns what they held: blocks, and in place.
+    pub fn undelay(&mut self, start: u64, len: u64) -> Result<[Held; 2], NoMemory> {
+        let in_place = self.in_place.remove(start, len)?;
+        let delayed = self.delayed.remove(start, len)?;
+        let blocks = delayed.saturating_sub(in_place);
+        Ok([Held::Blocks(blocks), Held::InPlace(in_place)])
+    }
+
+    /// How many of the delayed blocks in a range have no space reserved.
+    pub fn count_in_place(&self, start: u64, len: u64) -> u64 {
+        self.in_place.count(start, len)
+    }
+
+    /// Delayed blocks hold space now that were to be written in place.
+    pub fn hold_blocks(&mut self, start: u64, len: u64) -> Result<(), NoMemory> {
+        self.in_place.remove(start, len).map(drop)
     }
 
     /// The file's dirty blocks from `start` on are no longer new to it.
@@ -410,7 +476,18 @@ pub fn forget(inode: &Inode, start: u64, len: u64) -> Result {
         })?;
     }
     blocks.settle(start, len);
-    unreserve(inode, blocks.undelay(start, len).map_err(|_| ENOMEM)?)
+    undelay(inode, &mut blocks, start, len).map(drop)
+}
+
+/// Gives back what delayed blocks hold, and returns how many there were.
+pub fn undelay(inode: &Inode, blocks: &mut Blocks, start: u64, len: u64) -> Result<u64> {
+    let mut count = 0;
+    for held in blocks.undelay(start, len).map_err(|_| ENOMEM)? {
+        let (Held::Blocks(n) | Held::InPlace(n)) = held;
+        count += n;
+        held.release(inode)?;
+    }
+    Ok(count)
 }
 
 /// Gives back the space of blocks that were about to become dirty and did not.
@@ -418,11 +495,10 @@ pub fn release(inode: &Inode, start: u64, len: u64) -> Result {
     let file = inode.data().file()?;
     let mut blocks = file.blocks();
     file.mapping_changed();
-    let count = blocks.undelay(start, len).map_err(|_| ENOMEM)?;
-    if count > 0 {
+    if undelay(inode, &mut blocks, start, len)? > 0 {
         blocks.settle(start, len);
     }
-    unreserve(inode, count)
+    Ok(())
 }
 
 /// Before blocks of what may be an inactive swapfile are written: takes its private range, or
@@ -438,17 +514,6 @@ pub fn prepare_write(inode: &Inode, start: u64, len: u64) -> Result {
     file.set_plain(start.saturating_add(len) > 1);
     file.mapping_changed();
     Ok(())
-}
-
-/// Gives back a reservation.
-pub fn unreserve(inode: &Inode, count: u64) -> Result {
-    if count == 0 {
-        return Ok(());
-    }
-    inode.query(|volume, _| {
-        volume.unreserve(count);
-        Ok(())
-    })
 }
 
 /// Gives back a place that was staged and not used.

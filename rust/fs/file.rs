@@ -33,6 +33,11 @@ impl Mmap<Oxfs> for File {
     fn may_write(inode: &Inode) -> bool {
         inode.data().file().is_ok_and(|file| !file.is_pinned())
     }
+
+    fn make_room(inode: &Inode) -> bool {
+        // What is dirty holds space that it does not need when it is written.
+        Self::may_write(inode) && inode.write_range(0, u64::MAX).is_ok()
+    }
 }
 
 #[vtable]
@@ -150,7 +155,7 @@ pub fn zero_tail(inode: &Inode, to: u64) -> Result {
 /// Writes through the page cache.
 fn write_cached(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
     match try_write_cached(inode, iocb, iter) {
-        // Dirty pages over blocks of the file's own hold reservations that they will not need.
+        // What is dirty holds space that it does not need when it is written.
         Err(e) if e == ENOSPC => {
             inode.write_range(0, u64::MAX)?;
             try_write_cached(inode, iocb, iter)

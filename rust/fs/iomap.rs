@@ -2,7 +2,9 @@
 
 //! What iomap is told about a file: the volume's mapping, and over it what is on its way.
 
-use super::data::{self, block_after, block_of, bytes_of, DirectPiece, FileData, State, BLOCK};
+use super::data::{
+    self, block_after, block_of, bytes_of, DirectPiece, FileData, Held, State, BLOCK,
+};
 use super::file::File;
 use super::inode::InodeExt;
 use super::{Inode, Oxfs};
@@ -108,34 +110,39 @@ fn begin_dirty(inode: &Inode, request: &Request, start: u64, len: u64) -> Result
     }
 }
 
-/// Reserves space for blocks that are not dirty; `None` if they have become so meanwhile.
+/// Reserves space for blocks that are not dirty; `None` if they have become so meanwhile, or what
+/// the file has there has changed.
 fn try_delay(inode: &Inode, file: &FileData, start: u64, len: u64) -> Result<Option<Answer>> {
     data::prepare_write(inode, start, len)?;
-    let reserved = reserve(inode, len)?;
+    let seen = map(inode, start, len)?;
+    let held = reserve(inode, &seen)?;
+    let answer = delay(inode, file, start, held);
+    if !matches!(answer, Ok(Some(_))) {
+        held.release(inode)?;
+    }
+    answer
+}
+
+/// Makes blocks delayed for which `held` is reserved, and gives the rest of it back.
+fn delay(inode: &Inode, file: &FileData, start: u64, held: Held) -> Result<Option<Answer>> {
+    let (Held::Blocks(len) | Held::InPlace(len)) = held;
     let mut blocks = file.blocks();
-    let (state, len) = blocks.state(start, reserved);
+    let (state, clean) = blocks.state(start, len);
     if state == State::Dirty {
         // A page fault was faster.
-        drop(blocks);
-        data::unreserve(inode, reserved)?;
         return Ok(None);
     }
-    let delayed = map(inode, start, len).and_then(|mapping| {
-        let fresh = state == State::Clean && mapping.backing == Backing::Hole;
-        blocks
-            .delay(start, mapping.len, fresh)
-            .map_err(|_| ENOMEM)?;
-        Ok(mapping)
-    });
-    let mapping = match delayed {
-        Ok(mapping) => mapping,
-        Err(e) => {
-            data::unreserve(inode, reserved)?;
-            return Err(e);
-        }
-    };
+    let mapping = map(inode, start, clean)?;
+    let in_place = mapping.backing.is_exclusive();
+    if matches!(held, Held::InPlace(_)) && !in_place {
+        return Ok(None);
+    }
+    let fresh = state == State::Clean && mapping.backing == Backing::Hole;
+    blocks
+        .delay(start, held.of(mapping.len), fresh)
+        .map_err(|_| ENOMEM)?;
     let answer = delayed_answer(&mapping, true, file.sequence());
-    data::unreserve(inode, reserved - mapping.len)?;
+    held.of(len - mapping.len).release(inode)?;
     Ok(Some(answer))
 }
 
@@ -174,14 +181,20 @@ fn without_reserving(
     Ok(nothing.then(|| plain(extent)))
 }
 
-/// Reserves space for up to `len` blocks; returns for how many.
-fn reserve(inode: &Inode, len: u64) -> Result<u64> {
-    match inode.query(|volume, _| volume.reserve(len)) {
-        Ok(()) => Ok(len),
-        Err(e) if e == ENOSPC && len > 1 => {
-            inode.query(|volume, _| volume.reserve(1))?;
-            Ok(1)
-        }
+/// Reserves what making the blocks of a mapping dirty takes, or the first of them.
+fn reserve(inode: &Inode, mapping: &Mapping) -> Result<Held> {
+    let held = match mapping.backing.is_exclusive() {
+        true => Held::InPlace(mapping.len),
+        false => Held::Blocks(mapping.len),
+    };
+    reserve_some(inode, held)
+}
+
+/// Reserves `held`, or what one block takes.
+fn reserve_some(inode: &Inode, held: Held) -> Result<Held> {
+    match held.reserve(inode) {
+        Ok(()) => Ok(held),
+        Err(e) if e == ENOSPC => held.of(1).reserve(inode).map(|()| held.of(1)),
         Err(e) => Err(e),
     }
 }
@@ -218,7 +231,7 @@ fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Resul
         }
         let mapping = map(inode, start, len)?;
         match mapping.backing {
-            Backing::Written { shared: false, .. } | Backing::Prealloc { shared: false, .. } => {
+            backing if backing.is_exclusive() => {
                 let mut extent = extent(&mapping, file.sequence());
                 extent.uncommitted = !file.is_durable(inode.data().changed());
                 return Ok(plain(extent));
@@ -243,15 +256,16 @@ fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Resul
 
 /// Gets a place for a direct write.
 fn place_direct(inode: &Inode, file: &FileData, token: usize, start: u64, len: u64) -> Result<Run> {
-    let reserved = reserve(inode, len)?;
+    let held = reserve_some(inode, Held::Blocks(len))?;
+    let (Held::Blocks(reserved) | Held::InPlace(reserved)) = held;
     let run = match inode.query(|volume, id| volume.stage(id, FileBlock(start), reserved)) {
         Ok(run) => run,
         Err(e) => {
-            data::unreserve(inode, reserved)?;
+            held.release(inode)?;
             return Err(e);
         }
     };
-    data::unreserve(inode, reserved.saturating_sub(run.len))?;
+    held.of(reserved.saturating_sub(run.len)).release(inode)?;
     let piece = DirectPiece { token, start, run };
     if file.blocks().add_direct(piece).is_err() {
         data::unstage(inode, run)?;

@@ -5,7 +5,7 @@
 //! Blocks that are the file's own are overwritten in place; others go to new places, which are
 //! mapped when the data is there: a crash shows the old content or the new.
 
-use super::data::{self, block_after, block_of, bytes_of, Blocks, DirectPiece, FileData};
+use super::data::{self, block_after, block_of, bytes_of, Blocks, DirectPiece, FileData, Held};
 use super::file::File;
 use super::inode::InodeExt;
 use super::iomap::map;
@@ -148,26 +148,27 @@ fn choose(
     let in_place = !blocks.has_direct(start, count);
     match mapping.backing {
         Backing::Written { at, shared: false } if in_place => {
-            undelay(inode, blocks, start, count)?;
+            data::undelay(inode, blocks, start, count)?;
             Ok(Chosen::InPlace { at, len: count })
         }
         Backing::Prealloc { at, shared: false } if in_place => {
             blocks.start_writing(start, count).map_err(|_| ENOMEM)?;
-            undelay(inode, blocks, start, count)?;
+            data::undelay(inode, blocks, start, count)?;
             Ok(Chosen::Unwritten { at, len: count })
         }
         backing if delayed == 0 => {
-            inode.query(|volume, _| volume.reserve(count))?;
-            if blocks
-                .delay(start, count, backing == Backing::Hole)
-                .is_err()
-            {
-                data::unreserve(inode, count)?;
+            let held = Held::Blocks(count);
+            held.reserve(inode)?;
+            if blocks.delay(start, held, backing == Backing::Hole).is_err() {
+                held.release(inode)?;
                 return Err(ENOMEM);
             }
             stage(inode, blocks, start, count, len)
         }
-        _ => stage(inode, blocks, start, mapping.len, len),
+        _ => {
+            hold_blocks(inode, blocks, start, mapping.len)?;
+            stage(inode, blocks, start, mapping.len, len)
+        }
     }
 }
 
@@ -197,10 +198,19 @@ fn take_staged(blocks: &mut Blocks, start: u64, len: u64) -> Result<Option<Run>>
     })
 }
 
-/// Gives the reservation of blocks back that need none.
-fn undelay(inode: &Inode, blocks: &mut Blocks, start: u64, len: u64) -> Result {
-    let reserved = blocks.undelay(start, len).map_err(|_| ENOMEM)?;
-    data::unreserve(inode, reserved)
+/// Reserves space for delayed blocks that were to be written in place, where a direct write has
+/// another place for them now.
+fn hold_blocks(inode: &Inode, blocks: &mut Blocks, start: u64, len: u64) -> Result {
+    let count = blocks.count_in_place(start, len);
+    if count == 0 {
+        return Ok(());
+    }
+    Held::Blocks(count).reserve(inode)?;
+    if blocks.hold_blocks(start, len).is_err() {
+        Held::Blocks(count).release(inode)?;
+        return Err(ENOMEM);
+    }
+    Held::InPlace(count).release(inode)
 }
 
 /// Gives `want` delayed blocks from `start`, or the first of them, a place, and puts up to `len`
@@ -219,7 +229,7 @@ fn stage(inode: &Inode, blocks: &mut Blocks, start: u64, want: u64, len: u64) ->
         let _ = blocks.take_staged(after, rest.len);
         let _ = blocks.stop_writing(start, now.len);
         data::unstage(inode, run)?;
-        inode.query(|volume, _| volume.reserve(run.len))?;
+        Held::Blocks(run.len).reserve(inode)?;
         return Err(ENOMEM);
     }
     Ok(Chosen::New(now))

@@ -16,6 +16,10 @@ pub trait Mmap<F: FileSystem>: Mapper<F> {
     /// Whether a page of the file may become writable. Called with the mapping's lock shared:
     /// whoever holds it exclusively decides for all later faults.
     fn may_write(inode: &Inode<F>) -> bool;
+
+    /// A page could not become writable, perhaps for lack of space: whether it is worth another
+    /// try now. Called without the mapping's lock.
+    fn make_room(inode: &Inode<F>) -> bool;
 }
 
 /// The mapping's lock, held shared.
@@ -72,16 +76,29 @@ impl<F: FileSystem, T: Mmap<F>> Shims<F, T> {
         unsafe { bindings::oxfs_helper_sb_start_pagefault(sb) };
         // SAFETY: The file is open. Its error is of no concern to a store.
         unsafe { bindings::file_update_time(file) };
-        let lock = FaultLock::new(inode);
-        let result = if T::may_write(inode) {
-            // SAFETY: `vmf` is valid, and the table is that of the file's filesystem.
-            unsafe { bindings::iomap_page_mkwrite(vmf, Tables::<F, T>::OPS, ptr::null_mut()) }
-        } else {
-            bindings::OXFS_VM_FAULT_SIGBUS
-        };
-        drop(lock);
+        // SAFETY: By this function's contract.
+        let mut result = unsafe { Self::make_writable(inode, vmf) };
+        if result == bindings::OXFS_VM_FAULT_SIGBUS && T::make_room(inode) {
+            // SAFETY: By this function's contract; the page is not locked after a failure.
+            result = unsafe { Self::make_writable(inode, vmf) };
+        }
         // SAFETY: Started above.
         unsafe { bindings::oxfs_helper_sb_end_pagefault(sb) };
         result
+    }
+
+    /// # Safety
+    ///
+    /// `vmf` is that of a call of `page_mkwrite` for a file of `inode`.
+    unsafe fn make_writable(
+        inode: &Inode<F>,
+        vmf: *mut bindings::vm_fault,
+    ) -> bindings::vm_fault_t {
+        let _lock = FaultLock::new(inode);
+        if !T::may_write(inode) {
+            return bindings::OXFS_VM_FAULT_SIGBUS;
+        }
+        // SAFETY: `vmf` is valid, and the table is that of the file's filesystem.
+        unsafe { bindings::iomap_page_mkwrite(vmf, Tables::<F, T>::OPS, ptr::null_mut()) }
     }
 }
