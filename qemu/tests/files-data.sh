@@ -109,11 +109,36 @@ rm /tmp/image
 
 # Full.
 fill() { dd if=/dev/zero of="$1" bs=1M status=none 2>&1; }
+must fallocate -l 32M allocated
+must fallocate -l 64M mapped
+must dd if=/dev/urandom of=/tmp/random bs=1M count=32 status=none
 has 'a full filesystem says so' 'No space left' "$(fill full)"
 must sync
+onto() { dd if=/tmp/random of="$1" bs=64K conv=notrunc,fsync status=none; }
+check 'what was allocated can be written' onto allocated
+check 'files can be overwritten' onto full
+cat >/tmp/mapped.py <<'END'
+import mmap, os, sys
+# Every second page of what was allocated: extents are as short as they can be.
+with open("mapped", "r+b") as file, mmap.mmap(file.fileno(), 0) as memory:
+	pages = range(0, len(memory), 8192)
+	if sys.argv[1] == "write":
+		for at in pages:
+			memory[at : at + 8] = at.to_bytes(8, "little")
+		memory.flush()
+	wrong = [at for at in pages if memory[at : at + 16] != at.to_bytes(8, "little") + bytes(8)]
+	wrong += [at + 4096 for at in pages if any(memory[at + 4096 : at + 4112])]
+	sys.exit(f"wrong pages: {wrong[:8]}" if wrong else 0)
+END
+check 'also through memory' python3 /tmp/mapped.py write
+echo 3 >/proc/sys/vm/drop_caches
+check 'which is there' python3 /tmp/mapped.py read
+check 'all of it' cmp -n 32M allocated /tmp/random
+check 'and in the other file' cmp -n 32M full /tmp/random
+rm /tmp/random
 op 'allocate' ENOSPC fallocate more allocate 0 64M
 check 'it can be read' cmp map map
-check 'files can be deleted' rm -f full more
+check 'files can be deleted' rm -f full more allocated mapped
 must sync
 at_least 'the space is back' 100000 "$(df --output=avail . | tail -n 1)"
 check 'and can be used' dd if=/dev/zero of=again bs=1M count=64 status=none
