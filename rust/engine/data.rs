@@ -314,7 +314,7 @@ impl<D: BlockDevice> Volume<D> {
             return Err(Error::FileTooBig);
         }
         self.settle_truncate(id)?;
-        self.update(Cost::SMALL, |txn| {
+        self.update(Cost::CHANGES, |txn| {
             let mut attr = inode::load(txn.view(), id)?;
             attr.size = attr.size.max(size);
             inode::changed(&mut attr, time);

@@ -222,7 +222,7 @@ impl<D: BlockDevice> Volume<D> {
         seen: u64,
         [atime, mtime, ctime]: [Time; 3],
     ) -> Result<Done<Attr>> {
-        self.update(Cost::SMALL, |txn| {
+        self.update(Cost::CHANGES, |txn| {
             let mut attr = load(txn.view(), id)?;
             if attr.change == seen {
                 attr.atime = atime;
@@ -244,7 +244,7 @@ impl<D: BlockDevice> Volume<D> {
         {
             return Err(Error::Invalid("nanoseconds"));
         }
-        self.update(Cost::SMALL, |txn| {
+        self.update(Cost::CHANGES, |txn| {
             let mut attr = load(txn.view(), id)?;
             apply(&mut attr, change);
             store(txn, id, &attr)?;

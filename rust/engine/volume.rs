@@ -198,6 +198,8 @@ impl Keep {
 impl Cost {
     /// An update of a few items.
     pub const SMALL: Self = Self::takes(0);
+    /// An update of a few items that are there already.
+    pub const CHANGES: Self = Self::maps(0);
     /// An update of a few items that gives space back.
     pub const FREES: Self = Self::frees(0);
 
