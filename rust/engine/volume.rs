@@ -9,6 +9,7 @@
 //!
 //! Lock order: sharing > committer > state > node cache. Readers (`Readers`) is innermost.
 
+use super::data::STEP;
 use super::device::BlockDevice;
 use super::error::{Error, Result};
 use super::format::{ForestItem, Geometry};
@@ -377,13 +378,16 @@ impl<D: BlockDevice> Volume<D> {
 
     /// `blocks` of data will be written where they are, which must happen before anybody else may
     /// own the blocks as well: promises what it may take to say that they are written. So also a
-    /// full volume lets its files be overwritten, and what was allocated before be written;
-    /// `NoSpace` when too much of it is dirty already.
+    /// full volume lets its files be overwritten, and what was allocated before be written.
+    ///
+    /// `NoSpace` when too much of it is dirty, or when so many single blocks in the middle of what
+    /// was allocated were written that their extents have used up a quarter of the reserve.
     pub fn reserve_in_place(&self, blocks: u64) -> Result<()> {
         let mut state = self.state.write();
         check_writable(&state)?;
-        let need = state.promised_nodes().saturating_add(blocks / NODE_BLOCKS);
-        if state.spare(self.store.geometry, Keep::ThreeQuarters) < need.saturating_add(1) {
+        let cost = Cost::maps(STEP);
+        let nodes = state.promised_nodes().saturating_add(blocks / NODE_BLOCKS);
+        if state.spare(self.store.geometry, cost.keep) < cost.nodes.saturating_add(nodes) {
             return Err(Error::NoSpace);
         }
         state.space.add_in_place(blocks);

@@ -241,6 +241,7 @@ impl World {
             let (run, written) = match map.backing {
                 Backing::Written { at, shared: false }
                 | Backing::Prealloc { at, shared: false } => {
+                    self.volume.reserve_in_place(map.len)?;
                     (Run::new(at, map.len), Written::InPlace)
                 }
                 _ => {
@@ -259,8 +260,16 @@ impl World {
                 self.models[file].cells.insert(at + i, Cell::Data(number));
             }
             let size = (at + run.len) * 4096;
-            self.volume
-                .finish_write(id, FileBlock(at), run.len, written, Some(size))?;
+            let (start, len) = (FileBlock(at), run.len);
+            let done = self
+                .volume
+                .finish_write(id, start, len, written, Some(size));
+            if written == Written::InPlace {
+                done.expect("mapping was promised");
+                self.volume.unreserve_in_place(len);
+            } else {
+                done?;
+            }
             at += run.len;
         }
         Ok(())
@@ -642,6 +651,46 @@ fn run(blocks: u64, ops: &[Op]) {
     world.remount().expect("remount");
     world.verify();
     assert!((0..world.files.len()).all(|file| world.size(file) <= MAX_FILE_BLOCKS));
+}
+
+/// A full volume, on which file 0 has `len` blocks that were allocated and never written.
+fn full_volume(len: u64) -> World {
+    let mut world = World::new(20_000);
+    let allocate = Op::Prealloc {
+        file: 0,
+        start: 0,
+        len,
+    };
+    world.apply(&allocate).expect("allocate");
+    let mut places = (0..20_000).step_by(64);
+    let full = places.find_map(|at| world.write(1, at, 64).err());
+    assert_eq!(full, Some(Error::NoSpace));
+    world
+}
+
+#[test]
+fn what_was_allocated_can_be_written_on_a_full_volume() {
+    let mut world = full_volume(8_000);
+    for at in (0..8_000).rev().step_by(5) {
+        world.write(0, at - 4, 5).expect("it has its place");
+    }
+    world.write(1, 0, 64).expect("what was written, too");
+    world.check();
+    world.verify();
+}
+
+/// The most extents that there can be: at the worst a write is refused, never lost.
+#[test]
+fn every_second_block_on_a_full_volume() {
+    let mut world = full_volume(8_000);
+    let mut places = (0..8_000).step_by(2);
+    let refused = places.find_map(|at| world.write(0, at, 1).err().map(|error| (at, error)));
+    assert!(
+        matches!(refused, None | Some((2_000.., Error::NoSpace))),
+        "{refused:?}"
+    );
+    world.check();
+    world.verify();
 }
 
 proptest! {
