@@ -10,7 +10,7 @@
 
 set -euo pipefail
 
-sizes=${SIZES:-256 1024 4096} rounds=${ROUNDS:-5}
+sizes=${SIZES:-256 1024 4096} rounds=${ROUNDS:-7}
 disk=/dev/vda stat=/sys/block/vda/stat mnt=/mnt/bench
 here=$(dirname "$0")
 

@@ -7,23 +7,53 @@
 #   pageout.py --table FILE  the medians of the runs in FILE, by name, as ratios to `raw`
 
 import mmap
+import os
 import statistics
 import sys
 import time
 
 MADV_PAGEOUT = 21
 COUNTERS = ("pswpout", "thp_swpout", "thp_swpout_fallback")
+GROUP = "/sys/fs/cgroup/pageout"
+
+
+def vmstat():
+    with open("/proc/vmstat") as lines:
+        return dict(line.split() for line in lines)
 
 
 def counters():
-    with open("/proc/vmstat") as vmstat:
-        values = dict(line.split() for line in vmstat)
+    values = vmstat()
     with open("/sys/block/vda/stat") as stat:
         fields = stat.read().split()
     return [int(values.get(name, 0)) for name in COUNTERS] + [int(fields[0]), int(fields[4])]
 
 
+def enter_group():
+    if not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        os.system("mount -t cgroup2 none /sys/fs/cgroup")
+    with open("/sys/fs/cgroup/cgroup.subtree_control", "w") as control:
+        control.write("+memory")
+    os.makedirs(GROUP, exist_ok=True)
+    with open(GROUP + "/cgroup.procs", "w") as procs:
+        procs.write(str(os.getpid()))
+
+
+def drop_swap_cache():
+    """Pages that were written stay in the swap cache until somebody wants the memory."""
+    for _ in range(20):
+        if int(vmstat()["nr_swapcached"]) < 256:
+            return
+        try:
+            with open(GROUP + "/memory.reclaim", "w") as reclaim:
+                reclaim.write("64M swappiness=200")
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"{vmstat()['nr_swapcached']} pages stay in the swap cache")
+
+
 def run(name, mib):
+    enter_group()
     size = mib << 20
     memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     pattern = b"".join(i.to_bytes(8, "little") for i in range(512 * 64))
@@ -32,10 +62,14 @@ def run(name, mib):
     before = counters()
     start = time.monotonic()
     memory.madvise(MADV_PAGEOUT)
+    while int(vmstat()["nr_writeback"]) > 0:
+        time.sleep(0.001)
     out = time.monotonic() - start
     middle = counters()
     if middle[0] - before[0] < size // 4096 * 9 // 10:
         sys.exit(f"{name}: only {middle[0] - before[0]} pages were paged out")
+    drop_swap_cache()
+    middle[3] = counters()[3]
     start = time.monotonic()
     touched = memory[::4096]
     back = time.monotonic() - start
@@ -48,6 +82,12 @@ def run(name, mib):
     print(name, out, back, writes, reads, whole, split)
 
 
+def ratio(runs, name, column):
+    """The median of raw's time by this one's, round by round: what the machine does beside it
+    changes more slowly than the rounds."""
+    return statistics.median(r[column] / x[column] for r, x in zip(runs["raw"], runs[name]))
+
+
 def table(path):
     runs = {}
     with open(path) as lines:
@@ -55,12 +95,11 @@ def table(path):
             name, *figures = line.split()
             runs.setdefault(name, []).append([float(f) for f in figures])
     medians = {name: [statistics.median(c) for c in zip(*rows)] for name, rows in runs.items()}
-    raw = medians["raw"]
     print(f"{'':6} {'out s':>8} {'raw/x':>6} {'writes':>7} {'in s':>8} {'raw/x':>6} {'reads':>7}", end="")
     print(f" {'huge pages whole':>17} {'split':>6}")
     for name, (out, back, writes, reads, whole, split) in medians.items():
-        print(f"{name:6} {out:8.3f} {raw[0] / out:6.2f} {writes:7.0f} ", end="")
-        print(f"{back:8.3f} {raw[1] / back:6.2f} {reads:7.0f} {whole:17.0f} {split:6.0f}")
+        print(f"{name:6} {out:8.3f} {ratio(runs, name, 0):6.2f} {writes:7.0f} ", end="")
+        print(f"{back:8.3f} {ratio(runs, name, 1):6.2f} {reads:7.0f} {whole:17.0f} {split:6.0f}")
 
 
 if sys.argv[1] == "--table":
