@@ -42,6 +42,11 @@ void oxfs_helper_file_accessed(struct file *file)
 	file_accessed(file);
 }
 
+bool oxfs_helper_file_synchronous(struct file *file)
+{
+	return (file->f_flags & O_DSYNC) || IS_SYNC(file_inode(file));
+}
+
 ssize_t oxfs_helper_generic_write_sync(struct kiocb *iocb, ssize_t count)
 {
 	return generic_write_sync(iocb, count);

@@ -7,15 +7,15 @@
     clippy::cast_lossless,
     clippy::ptr_as_ptr,
     clippy::ref_as_ptr,
-    clippy::undocumented_unsafe_blocks,
+    clippy::restriction,
     dead_code,
     improper_ctypes,
     missing_docs,
     non_camel_case_types,
     non_snake_case,
     non_upper_case_globals,
+    rust_2024_compatibility,
     unreachable_pub,
-    unsafe_op_in_unsafe_fn,
     unused_imports
 )]
 

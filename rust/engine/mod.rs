@@ -11,10 +11,9 @@
 //! | blocks | [`device`], [`super_block`], [`bitmap`], [`space`], [`readers`] |
 //! | trees | [`node`], [`store`], [`tree`], [`tree_write`], [`refs`] |
 //! | transactions | [`volume`], [`commit`], [`mount`], [`mkfs`] |
-//! | files | [`inode`], [`extent`], [`data`], [`reflink`], [`swap`], [`swap_plan`], [`discard`], [`orphan`] |
+//! | files | [`inode`], [`extent`], [`data`], [`reflink`], [`swap`], [`swap_plan`], [`swap_apply`], [`discard`], [`orphan`] |
 //! | subvolumes | [`subvolume`], [`snapshot`], [`dropping`] |
 //! | names | [`dir`], [`path`], [`namei`], [`rename`], [`symlink`], [`xattr`], [`hash`] |
-#![forbid(unsafe_code)]
 
 pub mod bitmap;
 pub mod commit;
@@ -45,7 +44,7 @@ pub mod store;
 pub mod subvolume;
 pub mod super_block;
 pub mod swap;
-mod swap_apply;
+pub mod swap_apply;
 pub mod swap_plan;
 pub mod symlink;
 pub mod tree;

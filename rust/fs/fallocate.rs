@@ -3,7 +3,7 @@
 //! `fallocate(2)` and its ways of changing what a file's blocks are.
 
 use super::data::{self, block_after, block_of, bytes_of, BLOCK};
-use super::file::{change, check_not_pinned, drop_blocks, refresh, File};
+use super::file::{change, check_not_pinned, drop_blocks, refresh, sync_if_asked, File};
 use super::iomap::map;
 use super::truncate::{grow, now};
 use super::{Inode, Oxfs};
@@ -46,7 +46,8 @@ pub fn fallocate(file: &OpenFile<Oxfs>, flags: u32, pos: u64, len: u64) -> Resul
     file.modified()?;
     let _mapping = inode.lock_mapping();
     operation(inode, &range)?;
-    refresh(inode)
+    refresh(inode)?;
+    sync_if_asked(file)
 }
 
 /// Grows the file to the end of the range, unless its size is to stay.

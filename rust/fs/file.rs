@@ -127,6 +127,14 @@ pub fn check_not_pinned(inode: &Inode) -> Result {
     Ok(())
 }
 
+/// After a change of the file's blocks: makes it durable if the file wants that.
+pub fn sync_if_asked(file: &OpenFile<Oxfs>) -> Result {
+    match file.is_synchronous() {
+        true => file.inode().sync_changes(),
+        false => Ok(()),
+    }
+}
+
 /// What has to be done under the inode's exclusive lock before a write at `iocb.pos()`.
 /// Returns how many bytes may be written.
 fn prepare_write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {

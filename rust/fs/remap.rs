@@ -3,7 +3,7 @@
 //! Clone and dedupe: files that share blocks.
 
 use super::data::{block_after, block_of, bytes_of};
-use super::file::{check_not_pinned, drop_blocks, refresh, zero_tail};
+use super::file::{check_not_pinned, drop_blocks, refresh, sync_if_asked, zero_tail};
 use super::inode::InodeExt;
 use super::truncate::extend;
 use super::{Inode, Oxfs};
@@ -40,6 +40,7 @@ pub fn remap(
         bytes(len)?,
         flags & DEDUPE == 0,
     )?;
+    sync_if_asked(dst)?;
     i64::try_from(done).map_err(|_| EFBIG)
 }
 

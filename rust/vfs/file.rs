@@ -49,6 +49,13 @@ impl<F: FileSystem> OpenFile<F> {
         to_result(unsafe { bindings::file_modified(self.as_ptr()) })
     }
 
+    /// Whether what is changed through this file is to be durable when the call returns: `O_DSYNC`,
+    /// `chattr +S`, or the mount option `sync`.
+    pub fn is_synchronous(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::oxfs_helper_file_synchronous(self.as_ptr()) }
+    }
+
     /// Writes out what is dirty in the bytes from `start` to `end` (inclusive) and waits. Reports
     /// an error of earlier writeback once.
     pub fn write_and_wait(&self, start: i64, end: i64) -> Result {
