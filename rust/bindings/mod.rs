@@ -14,22 +14,12 @@
     non_camel_case_types,
     non_snake_case,
     non_upper_case_globals,
-    rust_2024_compatibility,
     unreachable_pub,
     unused_imports
 )]
 
-use kernel::alloc::Flags;
 pub(crate) use kernel::bindings::*;
 use kernel::ffi;
 use pin_init::MaybeZeroable;
 
 include!(concat!(env!("OXFS_OBJ"), "/rust/bindings/generated.rs"));
-
-/// `GFP_KERNEL | __GFP_NOFAIL`: the allocator waits for memory as long as it takes. For what must
-/// not fail half way, as changes of metadata and their commit. The `kernel` crate has no such flag.
-pub(crate) const GFP_NOFAIL: Flags = {
-    // SAFETY: `Flags` is a `u32` and, by the sizes that the compiler compares here, nothing else;
-    // every combination of bits is one of flags.
-    unsafe { core::mem::transmute::<u32, Flags>(OXFS_GFP_NOFAIL) }
-};

@@ -9,7 +9,8 @@
 //! the types that hold them can be moved.
 
 use super::{Block, NoMemory, VecExt};
-use crate::bindings::{self, GFP_NOFAIL};
+use crate::bindings;
+use crate::vfs::nofs::GFP_NOFAIL;
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use kernel::alloc::AllocError;

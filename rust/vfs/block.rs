@@ -7,7 +7,8 @@
 //! C headers: [`include/linux/bio.h`](srctree/include/linux/bio.h),
 //! [`include/linux/blkdev.h`](srctree/include/linux/blkdev.h)
 
-use crate::bindings::{self, GFP_NOFAIL};
+use super::nofs::GFP_NOFAIL;
+use crate::bindings;
 use core::ptr::NonNull;
 
 use kernel::error::to_result;
