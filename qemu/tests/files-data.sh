@@ -97,6 +97,15 @@ cat >/tmp/durable.py <<-'END'
 	os.fsync(folder)
 END
 check 'fsync' python3 /tmp/durable.py
+# A file that is open but has no name: its content stays, and after a crash its space comes back.
+must sync
+free=$(df --output=avail . | tail -n 1)
+must dd if=/dev/zero of=unlinked bs=1M count=64 status=none
+exec 9<unlinked
+must rm unlinked
+must sync
+is 'an unlinked file keeps its content' $((64 << 20)) "$(wc -c <&9)"
+at_most 'and its space' $((free - 65536)) "$(df --output=avail . | tail -n 1)"
 # An image of the disk as it is now is what a power cut leaves.
 must dd if="$dev" of=/tmp/image bs=1M status=none iflag=direct conv=sparse
 truncate -s "$(blockdev --getsize64 "$dev")" /tmp/image
@@ -104,8 +113,13 @@ must modprobe loop
 mkdir /tmp/crashed
 must mount -o loop -t "$FS" /tmp/image /tmp/crashed
 is 'fsync is durable' "$(sha256sum <renamed)" "$(sha256sum </tmp/crashed/renamed)"
+must sync -f /tmp/crashed
+at_least 'the space of the unlinked file is back after a crash' $((free - 1024)) \
+	"$(df --output=avail /tmp/crashed | tail -n 1)"
 must umount /tmp/crashed
+check 'what was crashed is clean' fsck.oxfs -n /tmp/image
 rm /tmp/image
+exec 9<&-
 
 # Full.
 fill() { dd if=/dev/zero of="$1" bs=1M status=none 2>&1; }
