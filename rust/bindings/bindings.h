@@ -36,7 +36,6 @@ static const slab_flags_t OXFS_SLAB_INODE_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_AC
 static const int OXFS_I_DIRTY_SYNC = I_DIRTY_SYNC;
 static const blk_opf_t OXFS_REQ_META = REQ_META;
 static const blk_opf_t OXFS_REQ_SYNC = REQ_SYNC;
-static const blk_opf_t OXFS_REQ_PREFLUSH = REQ_PREFLUSH;
 static const blk_opf_t OXFS_REQ_FUA = REQ_FUA;
 static const gfp_t OXFS_GFP_NOIO = GFP_NOIO;
 static const gfp_t OXFS_GFP_NOFAIL = GFP_KERNEL | __GFP_NOFAIL;

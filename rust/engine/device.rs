@@ -33,7 +33,8 @@ pub trait BlockDevice: Send + Sync {
     /// Makes everything that was written before durable.
     fn flush(&self) -> Result<()>;
 
-    /// `flush`, then writes one block so that it is durable on return (FUA).
+    /// Writes one block so that it is durable on return (FUA). Of what was written before it says
+    /// nothing: that takes a `flush`.
     fn write_durable(&self, write: Write<'_>) -> Result<()>;
 
     /// Tells the device that the blocks' content is not needed any more. Advice: no error.

@@ -90,12 +90,11 @@ impl Device {
         Ok(())
     }
 
-    /// Flushes the device's cache, writes one block past the cache, and waits.
+    /// Writes one block past the device's cache, and waits.
     pub fn write_durable(&self, block: u64, data: &Block) -> Result {
         let op = bindings::req_op_REQ_OP_WRITE
             | bindings::OXFS_REQ_META
             | bindings::OXFS_REQ_SYNC
-            | bindings::OXFS_REQ_PREFLUSH
             | bindings::OXFS_REQ_FUA;
         if is_direct(data) {
             // SAFETY: A write only reads the memory, which is directly mapped.

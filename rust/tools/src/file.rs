@@ -104,7 +104,6 @@ impl BlockDevice for FileDevice {
     }
 
     fn write_durable(&self, write: Write<'_>) -> Result<()> {
-        self.flush()?;
         self.write(&[write])?;
         self.flush()
     }

@@ -218,7 +218,6 @@ impl BlockDevice for SimDisk {
     }
 
     fn write_durable(&self, write: Write<'_>) -> Result<()> {
-        self.flush()?;
         self.store(&write, true)
     }
 
