@@ -13,13 +13,14 @@ PREFIX ?= /usr/local
 # How long `make crash` goes on.
 HOURS ?= 1
 
-.PHONY: help demo test test-host test-guest test-debug crash check module tools install bench-swapon clean
+.PHONY: help demo test test-host test-mutations test-guest test-debug crash check module tools install bench-swapon clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo          boot a guest and show a swapfile that is cloned and still works'
-	@echo 'make test          test-host and test-guest; the last line is the sum'
+	@echo 'make test          test-host, test-mutations, test-guest; the last line is the sum'
 	@echo 'make test-host     unit and property tests of the engine and the tools'
+	@echo 'make test-mutations  takes out one safety mechanism after the other: a test must fail'
 	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
 	@echo 'make test-debug    all guest tests, and more, with a kernel full of checkers, which it builds'
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
@@ -37,10 +38,13 @@ bench-swapon:
 	@qemu/vm -- qemu/bench-swapon.sh
 
 test:
-	@ci/test host guest
+	@ci/test host mutations guest
 
 test-host:
 	@ci/test host
+
+test-mutations:
+	@ci/test mutations
 
 test-guest:
 	@ci/test guest

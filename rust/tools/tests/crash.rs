@@ -280,6 +280,8 @@ fn a_failed_write_stops_changes() {
             assert!(volume.fault().is_some());
             let refused = volume.create(root, b"later", &new).map(drop);
             assert_eq!(refused, Err(oxfs::engine::Error::ReadOnly));
+            // Nothing says later that it is durable.
+            assert!(volume.commit().is_err());
         }
         drop(volume);
         assert_clean(&disk);

@@ -638,7 +638,14 @@ fn run(blocks: u64, ops: &[Op]) {
         match world.apply(op) {
             Ok(()) => {}
             // What a full volume refuses half way is not modelled: start from what there is.
-            Err(Error::NoSpace) => return world.check(),
+            Err(Error::NoSpace) => {
+                assert_eq!(
+                    world.volume.fault(),
+                    None,
+                    "step {i} {op:?} failed half way"
+                );
+                return world.check();
+            }
             Err(error) => panic!("step {i} {op:?}: {error}"),
         }
         if i % 8 == 7 {

@@ -10,7 +10,8 @@ use oxfs::check::check;
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::mkfs::{format, MkfsOptions};
 use oxfs::engine::mount::MountOptions;
-use oxfs::engine::types::{InodeId, Time, ROOT_INO};
+use oxfs::engine::snapshot::NewSnapshot;
+use oxfs::engine::types::{InodeId, SubvolId, Time, ROOT_INO};
 use oxfs::engine::volume::Volume;
 use oxfs::sim::SimDisk;
 
@@ -51,6 +52,19 @@ pub fn root(volume: &SimVolume) -> InodeId {
         subvol: volume.default_subvolume(),
         ino: ROOT_INO,
     }
+}
+
+/// Makes a writable snapshot of the default subvolume, in its root directory.
+pub fn snapshot(volume: &SimVolume, name: &[u8]) -> SubvolId {
+    let new = NewSnapshot {
+        source: volume.default_subvolume(),
+        dir: root(volume),
+        name,
+        read_only: false,
+        uuid: [5; 16],
+        time: at(6),
+    };
+    volume.snapshot(&new).expect("snapshot").value.id.subvol
 }
 
 /// A new inode of this mode.
