@@ -13,6 +13,7 @@
 //! | transactions | [`volume`], [`commit`], [`mount`], [`mkfs`] |
 //! | files | [`inode`], [`extent`], [`data`], [`reflink`], [`swap`], [`swap_plan`], [`swap_apply`], [`discard`], [`orphan`] |
 //! | subvolumes | [`subvolume`], [`snapshot`], [`dropping`] |
+//! | repair, on the host only | `repair` |
 //! | names | [`dir`], [`path`], [`namei`], [`rename`], [`symlink`], [`xattr`], [`hash`] |
 
 pub mod bitmap;
@@ -38,6 +39,8 @@ pub mod readers;
 pub mod reflink;
 pub mod refs;
 pub mod rename;
+#[cfg(not(MODULE))]
+pub mod repair;
 pub mod snapshot;
 pub mod space;
 pub mod store;

@@ -149,6 +149,45 @@ impl Space {
         Ok(())
     }
 
+    /// Takes over what a checker found out about a group. What is busy and not mapped is free when
+    /// the running transaction is durable.
+    #[cfg(not(MODULE))]
+    pub fn restore(&mut self, found: &super::repair::FoundGroup) -> Result<()> {
+        let index = found.group as usize;
+        self.touch(index)?;
+        let Some(entry) = self.groups.get_mut(index) else {
+            return Err(Error::Invalid("group that does not exist"));
+        };
+        let free = BITS as u32 - bitmap::ones(&found.busy);
+        let unmapped = BITS as u32 - bitmap::ones(&found.mapped);
+        self.free = self.free.saturating_sub(u64::from(entry.free)) + u64::from(free);
+        self.unmapped = self.unmapped.saturating_sub(u64::from(entry.free)) + u64::from(unmapped);
+        self.pinned += u64::from(unmapped - free);
+        entry.free = free;
+        entry.longest = free;
+        entry.item = found.item;
+        let mut pinned: Block = [0; 4096];
+        for (pinned, (busy, mapped)) in pinned
+            .iter_mut()
+            .zip(found.busy.iter().zip(found.mapped.iter()))
+        {
+            *pinned = busy & !mapped;
+        }
+        let first = found.group * GROUP_BLOCKS;
+        let mut at = bitmap::next_set(&pinned, 0);
+        while at < BITS {
+            let end = bitmap::next_clear(&pinned, at);
+            let run = Run::new(BlockNr(first + at as u64), (end - at) as u64);
+            self.freed.try_push(run)?;
+            at = bitmap::next_set(&pinned, end);
+        }
+        entry.bits = Some(Bits {
+            mapped: found.mapped.clone(),
+            busy: found.busy.clone(),
+        });
+        Ok(())
+    }
+
     /// Blocks that can be handed out, promised ones included.
     pub fn free(&self) -> u64 {
         self.free

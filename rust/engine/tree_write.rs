@@ -63,7 +63,7 @@ impl<D: BlockDevice> Txn<'_, D> {
         Ok(subvol)
     }
 
-    fn set_root(&mut self, tree: TreeId, root: Root) -> Result<()> {
+    pub(super) fn set_root(&mut self, tree: TreeId, root: Root) -> Result<()> {
         match tree {
             TreeId::Subvol(id) => self.subvol_mut(id)?.root = root,
             TreeId::Forest => self.state.forest = root,

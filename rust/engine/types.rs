@@ -133,7 +133,7 @@ pub struct Time {
 }
 
 /// What a directory entry names, as in `d_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum FileType {
     /// FIFO.

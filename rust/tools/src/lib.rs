@@ -7,6 +7,7 @@
 //! - [`file`]: a volume in a file or on a block device.
 //! - [`sim`]: a disk in memory that can lose power at every write.
 //! - [`check`]: reads a whole volume and names every rule that it breaks.
+//! - [`repair`]: puts right what takes no guess.
 //! - [`probe`]: whether a device is in use or holds something else.
 
 #[path = "../../engine/mod.rs"]
@@ -18,4 +19,5 @@ pub mod admin;
 pub mod check;
 pub mod file;
 pub mod probe;
+pub mod repair;
 pub mod sim;

@@ -11,6 +11,7 @@ use crate::engine::format::{
 };
 use crate::engine::hash::siphash;
 use crate::engine::node::Key;
+use crate::engine::repair::Mend;
 use crate::engine::types::{
     FileType, Ino, InodeId, SubvolId, INODE_SWAP, MAX_FILE_SIZE, MAX_INO, MAX_LINKS, MAX_NAME,
     MAX_SYMLINK, ROOT_INO,
@@ -26,6 +27,8 @@ struct Current {
     ino: u64,
     item: Option<(InodeItem, FileType)>,
     node: u64,
+    /// Some of its items are not of its type.
+    doubtful: bool,
     /// Items of an inode that is missing were reported.
     reported: bool,
     names_len: u64,
@@ -89,12 +92,16 @@ impl Checker<'_> {
     fn swap_inodes(&mut self, names: &Names) {
         let mut bad = Vec::new();
         for run in self.swap.iter().filter(|run| run.id.subvol == names.id) {
-            let inode = names.inode(run.id.ino.0);
-            if !inode.is_some_and(|inode| inode.swap && inode.kind == FileType::Regular) {
-                bad.push((run.node, run.id));
+            match names.inode(run.id.ino.0) {
+                Some(file) if file.kind == FileType::Regular && file.swap => {}
+                Some(file) if file.kind == FileType::Regular => {
+                    bad.push((run.node, run.id, Mend::SwapMark(run.id)));
+                }
+                _ => bad.push((run.node, run.id, Mend::SwapGone(run.id))),
             }
         }
-        for (node, id) in bad {
+        for (node, id, mend) in bad {
+            self.report.mend(mend);
             self.fault(
                 "swap-owner",
                 node,
@@ -197,6 +204,9 @@ impl Files {
             || ino >= self.names.next_ino
         {
             self.fault(checker, "inode-number", item.node, "number out of bounds");
+            if item.key.offset == 0 && (ROOT_INO.0..MAX_INO.0).contains(&ino) {
+                checker.report.mend(Mend::NextInode(self.id, ino + 1));
+            }
         }
         if inode.nlink.get() > MAX_LINKS || inode.size.get() > MAX_FILE_SIZE {
             self.fault(
@@ -215,8 +225,9 @@ impl Files {
     }
 
     /// Whether the item belongs to an inode of this type.
-    fn wants(&self, checker: &mut Checker<'_>, item: &Item<'_>, kind: FileType) {
+    fn wants(&mut self, checker: &mut Checker<'_>, item: &Item<'_>, kind: FileType) {
         if self.current.item.is_some_and(|(_, its)| its != kind) {
+            self.current.doubtful = true;
             self.fault(
                 checker,
                 "inode-type",
@@ -295,11 +306,14 @@ impl Files {
                 item.node,
                 "key does not have the parent's hash",
             );
+            let mend = Mend::ParentGone(self.id(), item.key.offset);
+            checker.report.mend(mend);
         }
         self.names.parents.push(Parent {
             ino: item.key.object,
             dir: parent.dir.get(),
             cookie: parent.cookie.get(),
+            offset: item.key.offset,
             node: item.node,
         });
     }
@@ -381,6 +395,21 @@ impl Files {
         if swap && kind != FileType::Regular {
             bad("swap-flag", "swap flag on something that is no file".into());
         }
+        match kind {
+            FileType::Directory if size != current.names_len => {
+                checker.report.mend(Mend::Size(id, current.names_len));
+            }
+            FileType::Symlink
+                if size != current.target_len
+                    && (1..=MAX_SYMLINK as u64).contains(&current.target_len) =>
+            {
+                checker.report.mend(Mend::Size(id, current.target_len));
+            }
+            _ => {}
+        }
+        if inode.blocks.get() != current.blocks {
+            checker.report.mend(Mend::Blocks(id, current.blocks));
+        }
         if self.has_swap {
             self.swap_below(checker, &current.extents, id);
         }
@@ -391,6 +420,7 @@ impl Files {
             subdirs: current.subdirs,
             entries: current.entries,
             swap,
+            doubtful: current.doubtful,
             node: current.node,
         });
     }

@@ -16,6 +16,7 @@
 mod files;
 mod names;
 mod owners;
+mod rebuild;
 mod space;
 mod supers;
 mod walk;
@@ -27,6 +28,7 @@ use crate::engine::format::{
     SpaceItem, SuperBlock,
 };
 use crate::engine::node::Key;
+use crate::engine::repair::{Mend, Rebuild};
 use crate::engine::types::{InodeId, MAX_FILE_BLOCKS, MAX_SUBVOL};
 use owners::Owners;
 use std::collections::HashMap;
@@ -77,12 +79,34 @@ pub struct Report {
     pub shared_runs: u64,
     /// The generation that was checked.
     pub generation: u64,
+    /// Bitmaps, the space tree or the refs tree are not what the owners of the blocks say.
+    pub rebuild: bool,
+    /// What else can be put right without a guess.
+    pub mends: Vec<Mend>,
+    /// Not all owners of blocks are known: nothing may be put right.
+    pub unknown: bool,
 }
 
 impl Report {
     /// Whether no rule is broken.
     pub fn is_clean(&self) -> bool {
         self.faults.is_empty()
+    }
+
+    /// How many rules are broken.
+    pub fn total(&self) -> u64 {
+        self.faults.len() as u64 + self.more_faults
+    }
+
+    /// Whether something can be put right.
+    pub fn can_mend(&self) -> bool {
+        !self.unknown && (self.rebuild || !self.mends.is_empty())
+    }
+
+    fn mend(&mut self, mend: Mend) {
+        if self.mends.len() < MAX_FAULTS {
+            self.mends.push(mend);
+        }
     }
 
     fn fault(&mut self, rule: &'static str, block: u64, what: impl fmt::Display) {
@@ -123,6 +147,9 @@ struct Checker<'a> {
     owners: Owners,
     /// A node could not be read: what is below it is unknown.
     incomplete: bool,
+    /// Nodes of the space tree and the refs tree.
+    derived: Vec<u64>,
+    progress: &'a mut dyn FnMut(u64),
     refs: Vec<SharedRun>,
     swap: Vec<SwapRun>,
     space: HashMap<u64, (SpaceItem, u64)>,
@@ -131,6 +158,15 @@ struct Checker<'a> {
 
 /// Checks the volume on `dev`. An error means that there is none, or that it cannot be read at all.
 pub fn check(dev: &dyn BlockDevice) -> Result<Report, Error> {
+    examine(dev, &mut |_| {}).map(|(report, _)| report)
+}
+
+/// Checks the volume on `dev`, tells `progress` how many nodes were read so far, and returns also
+/// what the space tree and the refs tree are to be made from if they are wrong.
+pub fn examine(
+    dev: &dyn BlockDevice,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Report, Option<Rebuild>), Error> {
     let mut report = Report::default();
     let sb = supers::read(dev, &mut report)?;
     let geometry = Geometry::of_volume(sb.blocks.get())
@@ -144,6 +180,8 @@ pub fn check(dev: &dyn BlockDevice) -> Result<Report, Error> {
         report,
         owners: Owners::default(),
         incomplete: false,
+        derived: Vec::new(),
+        progress,
         refs: Vec::new(),
         swap: Vec::new(),
         space: HashMap::new(),
@@ -151,9 +189,17 @@ pub fn check(dev: &dyn BlockDevice) -> Result<Report, Error> {
     };
     checker.trees();
     checker.subvolumes();
+    let before = checker.report.total();
     checker.compare_refs();
     checker.compare_space();
-    Ok(checker.report)
+    checker.report.rebuild |= checker.report.total() > before;
+    checker.swap_is_private();
+    let rebuild = match checker.report.rebuild && !checker.report.unknown {
+        true => checker.rebuild(),
+        false => None,
+    };
+    checker.report.unknown |= checker.report.rebuild && rebuild.is_none();
+    Ok((checker.report, rebuild))
 }
 
 fn sb_block(sb: &SuperBlock) -> crate::engine::types::BlockNr {
@@ -175,6 +221,7 @@ impl Checker<'_> {
             (tree_kind::SWAP, sb.swap),
         ];
         for (tree, root) in trees {
+            let before = self.report.total();
             self.walk(
                 tree,
                 root,
@@ -186,6 +233,9 @@ impl Checker<'_> {
                     _ => checker.unknown_item(item),
                 },
             );
+            // These two follow from the others.
+            let derived = [tree_kind::SPACE, tree_kind::REFS].contains(&tree);
+            self.report.rebuild |= derived && self.report.total() > before;
         }
     }
 
@@ -207,6 +257,9 @@ impl Checker<'_> {
         if item.key.offset != 0 || id > MAX_SUBVOL.0 || id >= self.sb.next_subvolume.get() {
             let what = format!("subvolume {id} is beyond the next number");
             self.fault("forest-number", item.node, what);
+            if item.key.offset == 0 && id < MAX_SUBVOL.0 {
+                self.report.mend(Mend::NextSubvolume(id + 1));
+            }
         }
         if forest.flags.get() & !3 != 0 {
             self.fault(
@@ -354,6 +407,7 @@ impl Checker<'_> {
             .collect();
         for (node, id) in lost {
             self.fault("swap-owner", node, format!("{id}: no such subvolume"));
+            self.report.mend(Mend::SwapGone(id));
         }
     }
 }

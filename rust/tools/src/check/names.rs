@@ -3,7 +3,8 @@
 //! Names against inodes, once all items of a subvolume were seen.
 
 use super::Checker;
-use crate::engine::types::{FileType, Ino, InodeId, SubvolId, ROOT_INO};
+use crate::engine::repair::Mend;
+use crate::engine::types::{FileType, Ino, InodeId, SubvolId, MAX_LINKS, ROOT_INO};
 use std::cmp::Ordering;
 
 /// What is kept of an inode.
@@ -14,6 +15,8 @@ pub struct InodeFacts {
     pub subdirs: u64,
     pub entries: u64,
     pub swap: bool,
+    /// Some of its items are not of its type.
+    pub doubtful: bool,
     pub node: u64,
 }
 
@@ -31,6 +34,7 @@ pub struct Parent {
     pub ino: u64,
     pub dir: u64,
     pub cookie: u64,
+    pub offset: u64,
     pub node: u64,
 }
 
@@ -70,12 +74,21 @@ impl Names {
             .ok()
     }
 
-    fn fault(&self, c: &mut Checker<'_>, rule: &'static str, node: u64, ino: u64, what: &str) {
-        let id = InodeId {
+    fn of(&self, ino: u64) -> InodeId {
+        InodeId {
             subvol: self.id,
             ino: Ino(ino),
-        };
-        c.fault(rule, node, format!("{id}: {what}"));
+        }
+    }
+
+    fn fault(&self, c: &mut Checker<'_>, rule: &'static str, node: u64, ino: u64, what: &str) {
+        c.fault(rule, node, format!("{}: {what}", self.of(ino)));
+    }
+
+    /// How many entries name `ino`.
+    fn count_names(&self, ino: u64) -> usize {
+        let from = self.entries.partition_point(|e| e.ino < ino);
+        self.entries[from..].partition_point(|e| e.ino == ino)
     }
 
     /// Compares everything with everything.
@@ -108,12 +121,18 @@ impl Names {
                 if let Some(e) = entries.next().filter(|_| order == Ordering::Less) {
                     let what = format!("name in {} has no parent item", e.dir);
                     self.fault(checker, "parent-missing", e.node, e.ino, &what);
+                    if self.inode(e.ino).is_some() {
+                        let mend = Mend::Parent(self.of(e.ino), Ino(e.dir), e.cookie);
+                        checker.report.mend(mend);
+                    }
                 }
             }
             if order != Ordering::Less {
                 if let Some(p) = parents.next().filter(|_| order == Ordering::Greater) {
                     let what = format!("parent item without a name in {}", p.dir);
                     self.fault(checker, "parent-stale", p.node, p.ino, &what);
+                    let mend = Mend::ParentGone(self.of(p.ino), p.offset);
+                    checker.report.mend(mend);
                 }
             }
         }
@@ -121,14 +140,13 @@ impl Names {
 
     fn entries_have_inodes(&self, checker: &mut Checker<'_>) {
         for entry in &self.entries {
+            let dir = self.of(entry.dir);
             match self.inode(entry.ino) {
-                None => self.fault(
-                    checker,
-                    "dirent-dangling",
-                    entry.node,
-                    entry.ino,
-                    "named, missing",
-                ),
+                None => {
+                    let (node, ino) = (entry.node, entry.ino);
+                    self.fault(checker, "dirent-dangling", node, ino, "named, missing");
+                    checker.report.mend(Mend::EntryGone(dir, entry.cookie));
+                }
                 Some(inode) if inode.kind != entry.kind => {
                     self.fault(
                         checker,
@@ -137,6 +155,10 @@ impl Names {
                         entry.ino,
                         "entry of another type",
                     );
+                    if !inode.doubtful {
+                        let mend = Mend::EntryKind(dir, entry.cookie, inode.kind);
+                        checker.report.mend(mend);
+                    }
                 }
                 Some(_) => {}
             }
@@ -158,6 +180,12 @@ impl Names {
             if u64::from(inode.nlink) != expected {
                 let what = format!("link count {}, counted {expected}", inode.nlink);
                 self.fault(checker, "link-count", inode.node, inode.ino, &what);
+                let id = self.of(inode.ino);
+                checker.report.mend(match (expected, inode.kind) {
+                    (0, FileType::Directory) => Mend::Lost(id, 2 + inode.subdirs as u32),
+                    (0, _) => Mend::Lost(id, 1),
+                    _ => Mend::Links(id, expected.min(u64::from(MAX_LINKS)) as u32),
+                });
             }
             let most = if is_root { 0 } else { 1 };
             if inode.kind == FileType::Directory && names > most {
@@ -183,16 +211,26 @@ impl Names {
     fn orphans_fit(&self, checker: &mut Checker<'_>) {
         for &(ino, size, node) in &self.orphans {
             match self.inode(ino) {
-                None => self.fault(
-                    checker,
-                    "orphan-missing",
-                    node,
-                    ino,
-                    "orphan without an inode",
-                ),
+                None => {
+                    self.fault(
+                        checker,
+                        "orphan-missing",
+                        node,
+                        ino,
+                        "orphan without an inode",
+                    );
+                    checker.report.mend(Mend::NoOrphan(self.of(ino)));
+                }
                 Some(inode) if (size == u64::MAX) != (inode.nlink == 0) => {
                     let what = format!("link count {} and orphan", inode.nlink);
                     self.fault(checker, "orphan-links", node, ino, &what);
+                    // What may be in use is not deleted.
+                    checker
+                        .report
+                        .mend(match inode.nlink == 0 && self.count_names(ino) == 0 {
+                            true => Mend::Orphan(self.of(ino), u64::MAX),
+                            false => Mend::NoOrphan(self.of(ino)),
+                        });
                 }
                 Some(_) => {}
             }
@@ -210,6 +248,10 @@ impl Names {
                     inode.ino,
                     "no name, no orphan",
                 );
+                if self.count_names(inode.ino) == 0 {
+                    let mend = Mend::Orphan(self.of(inode.ino), u64::MAX);
+                    checker.report.mend(mend);
+                }
             }
         }
     }

@@ -45,6 +45,11 @@ impl Owners {
         all_new
     }
 
+    /// The groups that have blocks with an owner.
+    pub fn groups(&self) -> impl Iterator<Item = u64> + '_ {
+        self.seen.keys().copied()
+    }
+
     /// The blocks of `group` that have an owner.
     pub fn bits(&self, group: u64) -> Option<&Block> {
         self.seen.get(&group).map(|bits| &**bits)
@@ -96,7 +101,6 @@ impl Checker<'_> {
     pub fn compare_refs(&mut self) {
         let found = self.owners.shared();
         self.report.shared_runs = found.len() as u64;
-        self.swap_is_private(&found);
         if self.incomplete {
             return;
         }
@@ -134,7 +138,8 @@ impl Checker<'_> {
     }
 
     /// Blocks in the swap tree have one owner.
-    fn swap_is_private(&mut self, shared: &[(u64, u64, u64)]) {
+    pub fn swap_is_private(&mut self) {
+        let shared = self.owners.shared();
         let runs = std::mem::take(&mut self.swap);
         for run in &runs {
             let first = shared.partition_point(|s| s.0 + s.1 <= run.start);

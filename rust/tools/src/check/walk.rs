@@ -4,7 +4,7 @@
 
 use super::Checker;
 use crate::engine::error::Error;
-use crate::engine::format::{RootItem, MAX_LEVELS};
+use crate::engine::format::{tree_kind, RootItem, MAX_LEVELS};
 use crate::engine::node::{self, Identity, Key, Ptr};
 use crate::engine::types::{BlockNr, Generation};
 use crate::platform::Block;
@@ -41,6 +41,11 @@ fn key_of(block: &Block, i: usize) -> Option<Key> {
     }
 }
 
+/// Whether a tree follows from what the others say.
+fn is_derived(tree: u8) -> bool {
+    [tree_kind::SPACE, tree_kind::REFS].contains(&tree)
+}
+
 impl<'a> Checker<'a> {
     /// Shows all items of the tree at `root` in ascending order. Says whether all could be read.
     pub fn walk(&mut self, tree: u8, root: RootItem, visit: Visit<'_, 'a>) -> bool {
@@ -50,6 +55,7 @@ impl<'a> Checker<'a> {
         };
         if usize::from(root.level) >= MAX_LEVELS {
             self.incomplete = true;
+            self.report.unknown |= !is_derived(tree);
             self.fault("tree-height", ptr.block.0, format!("{} levels", root.level));
             return false;
         }
@@ -63,6 +69,7 @@ impl<'a> Checker<'a> {
         };
         let complete = self.walk_node(tree, expected, visit);
         self.incomplete |= !complete;
+        self.report.unknown |= !complete && !is_derived(tree);
         complete
     }
 
@@ -75,6 +82,12 @@ impl<'a> Checker<'a> {
         if expected.counted {
             expected.counted = self.owners.add(at, 1);
             self.report.nodes += u64::from(expected.counted);
+            if is_derived(tree) {
+                self.derived.push(at);
+            }
+            if self.report.nodes % 1024 == 0 {
+                (self.progress)(self.report.nodes);
+            }
         }
         let Some(block) = self.read_node(tree, &expected) else {
             return false;
