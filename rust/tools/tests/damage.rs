@@ -325,7 +325,8 @@ fn active_swapfile_keeps_its_blocks() {
     let (id, other) = (create(&volume, "swap"), create(&volume, "other"));
     write(&disk, &volume, id, 32);
     volume.set_swapping(id, true).expect("pin");
-    volume.swap_activate(id, 32, &[1; 4096]).expect("swapon");
+    let plan = volume.plan_swap(id, 32).expect("plan");
+    plan.apply(&[1; 4096]).expect("swapon");
     let active = Some(Error::SwapActive);
     assert_eq!(volume.truncate(id, 0, at(5)).err(), active);
     assert_eq!(volume.punch(id, FileBlock(3), 4).err(), active);
