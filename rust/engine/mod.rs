@@ -53,6 +53,7 @@ pub mod symlink;
 pub mod tree;
 pub mod tree_write;
 pub mod types;
+pub mod usage;
 pub mod volume;
 pub mod xattr;
 

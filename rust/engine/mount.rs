@@ -16,8 +16,8 @@ use super::subvolume::TOP;
 use super::super_block;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
-use super::types::{BlockNr, Generation, SubvolId, FIRST_INO, MAX_SUBVOL};
-use super::volume::{State, Subvol, Volume};
+use super::types::{BlockNr, Done, Generation, SubvolId, FIRST_INO, MAX_SUBVOL};
+use super::volume::{Cost, State, Subvol, Volume};
 use crate::platform::{mutex, random_u64, rwlock, Block, Box, Map};
 use core::ops::ControlFlow;
 use zerocopy::FromBytes;
@@ -140,6 +140,24 @@ impl<D: BlockDevice> Volume<D> {
     pub fn label(&self) -> [u8; 256] {
         let state = self.state.read();
         super_block::parse(&state.super_block).map_or([0; 256], |sb| sb.label)
+    }
+
+    /// Sets the label to what is before the first zero byte: UTF-8, up to 255 bytes.
+    pub fn set_label(&self, label: &[u8; 256]) -> Result<Done<()>> {
+        let len = label.iter().position(|byte| *byte == 0);
+        let text = len.and_then(|len| label.get(..len)).unwrap_or(&[]);
+        if len.is_none() || core::str::from_utf8(text).is_err() {
+            return Err(Error::Invalid("label"));
+        }
+        let mut clean = [0; 256];
+        if let Some(room) = clean.get_mut(..text.len()) {
+            room.copy_from_slice(text);
+        }
+        self.update(Cost::SMALL, |txn| {
+            txn.state.changes += 1;
+            super_block::parse_mut(&mut txn.state.super_block)?.label = clean;
+            Ok(())
+        })
     }
 }
 

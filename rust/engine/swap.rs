@@ -107,7 +107,8 @@ impl<D: BlockDevice> Txn<'_, D> {
 }
 
 impl<D: BlockDevice> Volume<D> {
-    /// Marks a file as an active swapfile, or takes the mark away. `Busy` if it has the mark.
+    /// Marks a file as an active swapfile, or takes the mark away. `Busy` if it has the mark,
+    /// `ReadOnly` in a subvolume where nothing may change.
     pub fn set_swapping(&self, id: InodeId, active: bool) -> Result<()> {
         let mut state = self.state.write();
         if !active {
@@ -115,6 +116,9 @@ impl<D: BlockDevice> Volume<D> {
             return Ok(());
         }
         let flags = state.subvol(id.subvol)?.item.flags.get();
+        if flags & subvolume_flag::READ_ONLY != 0 {
+            return Err(Error::ReadOnly);
+        }
         match state.swapping.contains(&id.st_ino()) || flags & subvolume_flag::DROPPING != 0 {
             true => Err(Error::Busy),
             false => Ok(state.swapping.insert(id.st_ino(), ()).map(drop)?),

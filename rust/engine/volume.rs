@@ -117,7 +117,7 @@ impl State {
     }
 
     /// Blocks that are kept back so that a full volume can still delete, and commit.
-    fn metadata_reserve(&self, geometry: Geometry) -> u64 {
+    pub(super) fn metadata_reserve(&self, geometry: Geometry) -> u64 {
         (geometry.blocks / 32).clamp(768, 4096)
     }
 
