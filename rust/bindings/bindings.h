@@ -20,6 +20,7 @@
 #include <linux/slab.h>
 #include <linux/falloc.h>
 #include <linux/filelock.h>
+#include <linux/namei.h>
 #include <linux/version.h>
 
 #include "helpers.h"

@@ -9,6 +9,8 @@
 #include <linux/workqueue.h>
 
 #include <linux/blkdev.h>
+#include <linux/fs_struct.h>
+#include <linux/fsnotify.h>
 #include <linux/highmem.h>
 #include <linux/swapops.h>
 #include <linux/uio.h>
@@ -213,4 +215,36 @@ unsigned int oxfs_helper_bdev_logical_block_size(struct block_device *bdev)
 void oxfs_helper_init_delayed_work(struct delayed_work *work, work_func_t func)
 {
 	INIT_DELAYED_WORK(work, func);
+}
+
+/* Names outside of the VFS's own operations. */
+
+int oxfs_helper_current_umask(void)
+{
+	return current_umask();
+}
+
+struct dentry *oxfs_helper_dget(struct dentry *dentry)
+{
+	return dget(dentry);
+}
+
+struct mnt_idmap *oxfs_helper_file_mnt_idmap(const struct file *file)
+{
+	return file_mnt_idmap(file);
+}
+
+bool oxfs_helper_inode_generic_drop(struct inode *inode)
+{
+	return inode_generic_drop(inode);
+}
+
+void oxfs_helper_fsnotify_mkdir(struct inode *dir, struct dentry *dentry)
+{
+	fsnotify_mkdir(dir, dentry);
+}
+
+void oxfs_helper_d_delete_notify(struct inode *dir, struct dentry *dentry)
+{
+	d_delete_notify(dir, dentry);
 }

@@ -56,4 +56,11 @@ unsigned int oxfs_helper_bdev_dma_alignment(struct block_device *bdev);
 unsigned int oxfs_helper_bdev_logical_block_size(struct block_device *bdev);
 void oxfs_helper_init_delayed_work(struct delayed_work *work, work_func_t func);
 
+int oxfs_helper_current_umask(void);
+struct dentry *oxfs_helper_dget(struct dentry *dentry);
+struct mnt_idmap *oxfs_helper_file_mnt_idmap(const struct file *file);
+bool oxfs_helper_inode_generic_drop(struct inode *inode);
+void oxfs_helper_fsnotify_mkdir(struct inode *dir, struct dentry *dentry);
+void oxfs_helper_d_delete_notify(struct inode *dir, struct dentry *dentry);
+
 #endif

@@ -3,6 +3,7 @@
 //! Attributes: stat, chmod, chown, utimes, truncate's first step, and the flags of chattr.
 
 use super::inode::apply;
+use super::subvolume::check_writable;
 use super::{truncate, Inode, InodeExt, Oxfs};
 use crate::engine::types::{Attr, AttrChange, Time};
 use crate::vfs::attr::{FileFlags, SetAttr, Stat};
@@ -56,6 +57,7 @@ pub fn push_times(inode: &Inode) -> Result {
 
 /// Changes attributes as chmod, chown, utimes and truncate ask for. The inode is locked.
 pub fn set(inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
+    check_writable(inode)?;
     if let Some(size) = change.size() {
         let old = inode.size();
         truncate::set_size(inode, size)?;
@@ -136,6 +138,7 @@ pub fn file_flags(inode: &Inode) -> Result<FileFlags> {
 
 /// Sets flags and project. The inode is locked.
 pub fn set_file_flags(inode: &Inode, new: &FileFlags) -> Result {
+    check_writable(inode)?;
     let known = if inode.is_dir() {
         KEPT | KEPT_DIR
     } else {

@@ -18,7 +18,11 @@ impl ExportOperations<Oxfs> for Operations {
         let stale = |error| if error == ENOENT { ESTALE } else { error };
         // Before it is brought into memory: a number that was guessed must not get in the way of
         // the task that is just making that inode.
-        let attr = sb.data().query(|volume| volume.inode(id)).map_err(stale)?;
+        let attr = sb.data().query(|volume| {
+            volume.open_subvolume(id.subvol)?;
+            volume.inode(id)
+        });
+        let attr = attr.map_err(stale)?;
         if attr.generation as u32 != generation {
             return Err(ESTALE);
         }

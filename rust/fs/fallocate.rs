@@ -3,7 +3,7 @@
 //! `fallocate(2)` and its ways of changing what a file's blocks are.
 
 use super::data::{self, block_after, block_of, bytes_of, BLOCK};
-use super::file::{change, check_not_pinned, drop_blocks, refresh, sync_if_asked, File};
+use super::file::{change, check_changeable, drop_blocks, refresh, sync_if_asked, File};
 use super::iomap::map;
 use super::truncate::{grow, now};
 use super::{Inode, Oxfs};
@@ -41,7 +41,7 @@ pub fn fallocate(file: &OpenFile<Oxfs>, flags: u32, pos: u64, len: u64) -> Resul
         _ => return Err(EOPNOTSUPP),
     };
     let _lock = inode.lock_exclusive();
-    check_not_pinned(inode)?;
+    check_changeable(inode)?;
     inode.wait_for_direct_io();
     file.modified()?;
     let _mapping = inode.lock_mapping();

@@ -4,6 +4,7 @@
 
 use super::data::{self, BLOCK};
 use super::inode::InodeExt;
+use super::subvolume::check_writable;
 use super::{fallocate, remap, swap, Inode, Oxfs};
 use crate::vfs::aops::{self, MappingOperations};
 use crate::vfs::direct::{self, How};
@@ -31,7 +32,7 @@ pub fn mapping_ops() -> MappingOps<Oxfs> {
 #[vtable]
 impl Mmap<Oxfs> for File {
     fn may_write(inode: &Inode) -> bool {
-        inode.data().file().is_ok_and(|file| !file.is_pinned())
+        check_changeable(inode).is_ok()
     }
 
     fn make_room(inode: &Inode) -> bool {
@@ -135,6 +136,12 @@ pub fn sync_if_asked(file: &OpenFile<Oxfs>) -> Result {
     }
 }
 
+/// Refuses changes of a file in a read-only subvolume, and those that [`check_not_pinned`] does.
+pub fn check_changeable(inode: &Inode) -> Result {
+    check_writable(inode)?;
+    check_not_pinned(inode)
+}
+
 /// What has to be done under the inode's exclusive lock before a write at `iocb.pos()`.
 /// Returns how many bytes may be written.
 fn prepare_write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
@@ -142,7 +149,7 @@ fn prepare_write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Resul
     if count == 0 {
         return Ok(0);
     }
-    check_not_pinned(inode)?;
+    check_changeable(inode)?;
     if iocb.pos() > inode.size() {
         inode.wait_for_direct_io();
         let _mapping = inode.lock_mapping();
@@ -233,7 +240,7 @@ fn lock_direct<'a>(
             return Ok(None);
         }
         if may_share(iocb, iter) {
-            check_not_pinned(inode)?;
+            check_changeable(inode)?;
             iocb.modified()?;
             return Ok(Some(Lock::Shared { _lock: lock }));
         }

@@ -10,6 +10,7 @@
 
 use super::data::{self, FileData};
 use super::errno::to_errno;
+use super::subvolume::Member;
 use super::{attr, dir, file, namei, Inode, Oxfs, SuperBlock, Volume};
 use crate::engine;
 use crate::engine::types::{
@@ -32,11 +33,12 @@ pub struct Data {
     stored: Mutex<Attr>,
     /// What a regular file has more.
     file: Option<FileData>,
+    member: Member,
 }
 
 impl Data {
     /// The data of an inode with these attributes.
-    pub fn new(id: InodeId, attr: &Attr) -> Result<Self> {
+    pub fn new(id: InodeId, attr: &Attr, member: Member) -> Result<Self> {
         let file = match FileType::from_mode(attr.mode) {
             Some(FileType::Regular) => Some(FileData::new()?),
             _ => None,
@@ -47,6 +49,7 @@ impl Data {
             changed: Atomic::new(0),
             stored,
             file,
+            member,
         })
     }
 
@@ -55,6 +58,11 @@ impl Data {
         self.id = id;
         *self.stored.lock() = *attr;
         self
+    }
+
+    /// Its place in its subvolume.
+    pub fn member(&self) -> &Member {
+        &self.member
     }
 
     /// The state of a regular file's content.
@@ -151,6 +159,7 @@ pub fn get(sb: &SuperBlock, id: InodeId) -> Result<ARef<Inode>> {
         Get::Ready(inode) => return Ok(inode),
         Get::Fill(filling) => filling,
     };
+    let member = sb.data().enter(id.subvol)?;
     // What the inode's last change was is forgotten by now; it may not be durable yet.
     let (attr, running) = sb.data().query(|volume| {
         Ok((
@@ -162,7 +171,7 @@ pub fn get(sb: &SuperBlock, id: InodeId) -> Result<ARef<Inode>> {
         // It is on its way out: nobody has it open, or it would have been in memory.
         return Err(ENOENT);
     }
-    let data = Data::new(id, &attr)?;
+    let data = Data::new(id, &attr, member)?;
     data.note(running);
     let new = filling.fill(data);
     set_up(&new, &attr)?;
@@ -239,10 +248,19 @@ pub fn evict(inode: &Inode) {
     if inode.data().file.is_some() {
         data::evict(inode);
     }
-    let sb = inode.super_block();
-    if inode.nlink() != 0 || sb.is_read_only() {
-        return;
+    let (sb, member) = (inode.super_block(), inode.data().member());
+    // A deleted subvolume goes as a whole.
+    if inode.nlink() == 0 && !sb.is_read_only() && !member.is_deleted() {
+        free(inode);
     }
+    if member.leave() {
+        sb.wake_background();
+    }
+}
+
+/// Frees an inode that has no name.
+fn free(inode: &Inode) {
+    let sb = inode.super_block();
     let id = inode.data().id;
     if let Err(error) = sb.data().finish_orphan(sb, id) {
         // It stays an orphan: the next mount goes on.

@@ -5,8 +5,10 @@
 use super::{Oxfs, SuperBlock};
 use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::types::{BLOCK_SHIFT, BLOCK_SIZE};
+use crate::vfs::file::OpenFile;
 use crate::vfs::ioctl::{IoctlOperations, LABEL_SIZE};
 use kernel::prelude::*;
+use kernel::uaccess::UserPtr;
 
 /// Answers to ioctls.
 pub struct Operations;
@@ -18,6 +20,15 @@ impl IoctlOperations<Oxfs> for Operations {
         // A label of a foreign program may fill the field.
         label[LABEL_SIZE - 1] = 0;
         Ok(label)
+    }
+
+    fn set_label(sb: &SuperBlock, label: &[u8; LABEL_SIZE]) -> Result {
+        let done = sb.data().join(sb, |volume| volume.set_label(label))?;
+        sb.data().query(|volume| volume.sync_to(done.generation))
+    }
+
+    fn request(file: &OpenFile<Oxfs>, command: u32, argument: UserPtr) -> Result {
+        super::request::request(file, command, argument)
     }
 
     fn trim(sb: &SuperBlock, start: u64, len: u64, min: u64) -> Result<u64> {

@@ -8,8 +8,9 @@
 //! | table | modules |
 //! |---|---|
 //! | mount, super block | [`mount`], [`super_block`], [`device`], [`export`], [`ioctl`] |
+//! | subvolumes | [`subvolume`], [`barrier`], [`request`] |
 //! | inodes, names | [`inode`], [`namei`], [`dir`], [`attr`], [`xattr`] |
-//! | file content | [`data`], [`file`], [`iomap`], [`writeback`], [`truncate`], [`fallocate`], [`remap`], [`fiemap`], [`swap`] |
+//! | file content | [`data`], [`file`], [`iomap`], [`writeback`], [`truncate`], [`fallocate`], [`remap`], [`fiemap`], [`swap`], [`swap_status`] |
 //!
 //! The engine is called through [`super_block::State::query`], which reads, and
 //! [`super_block::State::join`], which changes.
@@ -20,6 +21,7 @@ use crate::vfs::fs_type::Type;
 use kernel::prelude::*;
 
 pub mod attr;
+pub mod barrier;
 pub mod data;
 pub mod device;
 pub mod dir;
@@ -34,8 +36,11 @@ pub mod iomap;
 pub mod mount;
 pub mod namei;
 pub mod remap;
+pub mod request;
+pub mod subvolume;
 pub mod super_block;
 pub mod swap;
+pub mod swap_status;
 pub mod truncate;
 pub mod writeback;
 pub mod xattr;

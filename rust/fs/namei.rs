@@ -8,7 +8,7 @@
 
 use super::attr::{self, to_engine};
 use super::inode::{self, apply, Data};
-use super::{fiemap, Inode, InodeExt, Oxfs, SuperBlock, Volume};
+use super::{fiemap, subvolume, Inode, InodeExt, Oxfs, SuperBlock, Volume};
 use crate::engine;
 use crate::engine::inode::NewInode as Make;
 use crate::engine::namei::Unlinked;
@@ -47,7 +47,7 @@ struct New<'a> {
 ///
 /// Each is stamped on its own: one whose time somebody has looked at gets a time that differs from
 /// what was seen, and the latest of them is everybody's.
-fn stamped<T, const N: usize>(
+pub fn stamped<T, const N: usize>(
     inodes: [Option<&Inode>; N],
     change: impl FnOnce(Time) -> Result<T>,
 ) -> Result<T> {
@@ -83,7 +83,8 @@ fn make(
         mode,
         ..Attr::default()
     };
-    let data = Data::new(dir.data().id, &blank)?;
+    let member = sb.data().enter(dir.data().id.subvol)?;
+    let data = Data::new(dir.data().id, &blank, member)?;
     let own = to_engine(fresh.touch());
     let made = stamped([named.then_some(dir)], |time| {
         let New { rdev, symlink, .. } = new;
@@ -126,9 +127,18 @@ fn create(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, new: New<'_>) -> Result
 }
 
 /// Takes over what became of an inode in transaction `generation`.
-fn changed(inode: &Inode, attr: &Attr, generation: Generation) {
+pub fn changed(inode: &Inode, attr: &Attr, generation: Generation) {
     inode.data().note(generation);
     apply(inode, attr);
+}
+
+/// As [`changed`], of what was renamed: where that is the root of a subvolume, it is the directory
+/// which stands for it that has changed.
+fn renamed_to(inode: &Inode, (id, attr): &(InodeId, Attr), generation: Generation) {
+    match inode.data().id == *id {
+        true => changed(inode, attr, generation),
+        false => inode.data().note(generation),
+    }
 }
 
 /// Removes the name `name` from `dir` by `remove`.
@@ -150,7 +160,7 @@ fn remove(
 }
 
 /// Makes a change of `dir` durable before it returns, where the mount or a flag asks for that.
-fn sync_if_asked(dir: &Inode) -> Result {
+pub fn sync_if_asked(dir: &Inode) -> Result {
     match dir.is_dirsync() {
         true => dir.sync_changes(),
         false => Ok(()),
@@ -169,6 +179,10 @@ fn rename_in(sb: &SuperBlock, what: &Rename<'_>, renamed: &mut Option<Done<Renam
 
 #[vtable]
 impl InodeOperations<Oxfs> for Directory {
+    fn check_writable(inode: &Inode) -> Result {
+        subvolume::check_writable(inode)
+    }
+
     fn lookup(dir: &Inode, name: &Dentry<Oxfs>) -> Result<Option<ARef<Inode>>> {
         if name.name().len() > MAX_NAME {
             return Err(ENAMETOOLONG);
@@ -179,6 +193,10 @@ impl InodeOperations<Oxfs> for Directory {
         match inode::get(dir.super_block(), id) {
             Ok(inode) => Ok(Some(inode)),
             Err(error) if error == ENOENT => {
+                // Deleted meanwhile, or before by way of another mount.
+                if id.subvol != dir.data().id.subvol || dir.data().member().is_deleted() {
+                    return Err(ENOENT);
+                }
                 let device = dir.super_block().id();
                 let dir = dir.data().id;
                 log::error(
@@ -300,9 +318,17 @@ impl InodeOperations<Oxfs> for Directory {
     }
 
     fn rmdir(dir: &Inode, name: &Dentry<Oxfs>) -> Result {
-        remove(dir, name, |volume, dir, name, time| {
+        let result = remove(dir, name, |volume, dir, name, time| {
             volume.rmdir(dir, name, time)
-        })
+        });
+        // An empty subvolume is deleted, whether or not that could be made durable.
+        if let Some(target) = name.inode().filter(|target| target.nlink() == 0) {
+            let subvol = target.data().id.subvol;
+            if subvol != dir.data().id.subvol {
+                subvolume::abandon(dir.super_block(), subvol);
+            }
+        }
+        result
     }
 
     fn rename(
@@ -315,7 +341,16 @@ impl InodeOperations<Oxfs> for Directory {
         let moved = old.inode().ok_or(ENOENT)?;
         let other = new.inode();
         let mut renamed = None;
-        stamped([Some(old_dir), Some(new_dir), Some(moved), other], |time| {
+        // Of a subvolume it is the directory that stands for it that changes, not its root, which
+        // may be read-only.
+        let own = |inode: &&Inode, dir: &Inode| inode.data().id.subvol == dir.data().id.subvol;
+        let changing = [
+            Some(old_dir),
+            Some(new_dir),
+            Some(moved).filter(|inode| own(inode, old_dir)),
+            other.filter(|inode| own(inode, new_dir)),
+        ];
+        stamped(changing, |time| {
             let what = Rename {
                 old_dir: old_dir.data().id,
                 old_name: old.name(),
@@ -335,9 +370,9 @@ impl InodeOperations<Oxfs> for Directory {
         };
         changed(old_dir, &value.old_dir, *generation);
         changed(new_dir, &value.new_dir, *generation);
-        changed(moved, &value.moved.1, *generation);
-        if let (Some(other), Some((_, attr))) = (other, &value.replaced) {
-            changed(other, attr, *generation);
+        renamed_to(moved, &value.moved, *generation);
+        if let (Some(other), Some(replaced)) = (other, &value.replaced) {
+            renamed_to(other, replaced, *generation);
         }
         sync_if_asked(old_dir)?;
         sync_if_asked(new_dir)
@@ -362,6 +397,10 @@ impl InodeOperations<Oxfs> for Directory {
 
 #[vtable]
 impl InodeOperations<Oxfs> for Regular {
+    fn check_writable(inode: &Inode) -> Result {
+        subvolume::check_writable(inode)
+    }
+
     fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
         attr::set(inode, change)
     }
@@ -385,6 +424,10 @@ impl InodeOperations<Oxfs> for Regular {
 
 #[vtable]
 impl InodeOperations<Oxfs> for Symlink {
+    fn check_writable(inode: &Inode) -> Result {
+        subvolume::check_writable(inode)
+    }
+
     fn read_link(inode: &Inode, target: &mut KVVec<u8>) -> Result {
         inode.query(|volume, id| volume.read_link(id, target))
     }
@@ -400,6 +443,10 @@ impl InodeOperations<Oxfs> for Symlink {
 
 #[vtable]
 impl InodeOperations<Oxfs> for Special {
+    fn check_writable(inode: &Inode) -> Result {
+        subvolume::check_writable(inode)
+    }
+
     fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
         attr::set(inode, change)
     }

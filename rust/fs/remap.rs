@@ -3,7 +3,9 @@
 //! Clone and dedupe: files that share blocks.
 
 use super::data::{block_after, block_of, bytes_of};
-use super::file::{check_not_pinned, drop_blocks, refresh, sync_if_asked, zero_tail};
+use super::file::{
+    check_changeable, check_not_pinned, drop_blocks, refresh, sync_if_asked, zero_tail,
+};
 use super::inode::InodeExt;
 use super::truncate::extend;
 use super::{Inode, Oxfs};
@@ -27,7 +29,7 @@ pub fn remap(
     }
     let pair = Pair::lock(src, dst);
     check_not_pinned(pair.src())?;
-    check_not_pinned(pair.dst())?;
+    check_changeable(pair.dst())?;
     let len = pair.prepare(from, to, len, flags)?;
     if len == 0 {
         return Ok(0);

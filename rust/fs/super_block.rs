@@ -6,9 +6,13 @@
 //! and unmount. The engine always runs in a NOFS scope: it allocates memory under its locks, and
 //! reclaim may need them.
 
+use super::barrier::Barrier;
 use super::errno::to_errno;
+use super::subvolume::{self, Member, Subvolumes};
+use super::swap_status::ActiveSwap;
 use super::{mount, Inode, Oxfs, SuperBlock, Volume};
 use crate::engine;
+use crate::engine::subvolume::root_of;
 use crate::engine::types::{InodeId, SubvolId, MAX_NAME};
 use crate::vfs::super_block::{Name, StatFs, SuperOperations};
 use crate::vfs::workqueue::{Tick, Timer, WorkQueue};
@@ -45,6 +49,9 @@ pub struct State {
     timer: Pin<KBox<Timer<Core>>>,
     io_queue: WorkQueue,
     core: Arc<Core>,
+    subvolumes: Subvolumes,
+    barrier: Barrier,
+    active_swap: ActiveSwap,
 }
 
 impl State {
@@ -66,6 +73,9 @@ impl State {
             timer,
             io_queue,
             core,
+            subvolumes: Subvolumes::new()?,
+            barrier: Barrier::new()?,
+            active_swap: ActiveSwap::new()?,
         })
     }
 
@@ -83,6 +93,26 @@ impl State {
     /// Where I/O is completed.
     pub fn io_queue(&self) -> &WorkQueue {
         &self.io_queue
+    }
+
+    /// The subvolumes that inodes in memory are in.
+    pub fn subvolumes(&self) -> &Subvolumes {
+        &self.subvolumes
+    }
+
+    /// Makes an inode that is to be in memory a member of a subvolume.
+    pub fn enter(&self, subvol: SubvolId) -> Result<Member> {
+        self.subvolumes.enter(&self.core.volume, subvol)
+    }
+
+    /// The active swapfiles.
+    pub fn active_swap(&self) -> &ActiveSwap {
+        &self.active_swap
+    }
+
+    /// Where requests wait for all writers to be stopped.
+    pub fn barrier(&self) -> &Barrier {
+        &self.barrier
     }
 
     /// Reads from the engine, or changes what only lives in memory.
@@ -147,6 +177,30 @@ impl State {
         mount::Options::from_commit_ms(self.core.interval.load(Relaxed))
     }
 
+    /// Frees what files without a name, and truncations, left behind in all subvolumes that may
+    /// change when the volume was last used. Nothing of it is in use.
+    pub fn finish_all_orphans(&self, sb: &SuperBlock) {
+        let mut from = SubvolId(0);
+        loop {
+            match self.query(|volume| volume.next_subvolume(from)) {
+                Ok(Some(info)) => {
+                    if !info.dropping && !info.read_only {
+                        self.finish_orphans(sb, info.id);
+                    }
+                    from = SubvolId(info.id.0.saturating_add(1));
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    log::error(
+                        self.name(),
+                        format_args!("cannot read the list of subvolumes: {error:?}"),
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
     /// Starts to commit from time to time.
     pub fn start_commits(&self) {
         self.timer.start(self.core.interval.load(Relaxed));
@@ -157,11 +211,16 @@ impl State {
         self.timer.stop();
     }
 
-    /// Frees what files without a name, and truncations, left behind when the volume was last
-    /// used. Nothing of it is in use. What cannot be freed stays for the next time.
-    pub fn finish_orphans(&self, sb: &SuperBlock, subvol: SubvolId) {
+    /// The same in one subvolume. What cannot be freed stays for the next time.
+    fn finish_orphans(&self, sb: &SuperBlock, subvol: SubvolId) {
         let mut after = None;
         let (mut done, mut left) = (0u64, 0u64);
+        if let Err(error) = self.query(|volume| volume.open_subvolume(subvol)) {
+            log::error(
+                self.name(),
+                format_args!("cannot open subvolume {subvol}: {error:?}"),
+            );
+        }
         loop {
             let ino = match self.query(|volume| volume.orphan_next(subvol, after)) {
                 Ok(Some(ino)) => ino,
@@ -207,6 +266,14 @@ impl SuperOperations<Oxfs> for Operations {
         super::attr::push_times(inode)
     }
 
+    fn is_doomed(inode: &Inode) -> bool {
+        inode.data().member().is_deleted()
+    }
+
+    fn background(sb: &SuperBlock) {
+        subvolume::drop_deleted(sb);
+    }
+
     fn evict(inode: &Inode) {
         super::inode::evict(inode);
     }
@@ -236,6 +303,7 @@ impl SuperOperations<Oxfs> for Operations {
         if sb.is_read_only() {
             return Ok(());
         }
+        state.barrier().answer(state);
         state.commit().inspect_err(|_| state.start_commits())
     }
 
@@ -263,10 +331,18 @@ impl SuperOperations<Oxfs> for Operations {
         })
     }
 
-    fn show_options(sb: &SuperBlock, out: &mut SeqFile) -> Result {
-        let options = sb.data().options();
-        if options != mount::Options::DEFAULT {
+    fn show_options(root: &Inode, out: &mut SeqFile) -> Result {
+        let state = root.super_block().data();
+        let options = state.options();
+        if options.commit != mount::Options::COMMIT {
             write!(out, ",commit={}", options.commit)?;
+        }
+        let id = root.data().id.subvol;
+        write!(out, ",subvolid={id}")?;
+        // One that was deleted has no path.
+        if let Ok(path) = state.query(|volume| volume.path(root_of(id))) {
+            out.write_str(",subvol=/")?;
+            out.write_escaped(&path)?;
         }
         Ok(())
     }

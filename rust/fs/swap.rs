@@ -4,12 +4,49 @@
 //!
 //! Any file without holes will do: what others own too is replaced by blocks of its own, in
 //! metadata only. From then on swap I/O goes to the device, past this module.
+//!
+//! # Who keeps others off an active swapfile
+//!
+//! Every way in which blocks of a file could move, be shared, freed or written by somebody else. *Pin*
+//! is [`FileData::pin`], taken under the mapping's lock before the activation looks at anything: it
+//! stands in for `S_SWAPFILE`, which the VFS sets when the activation is done. Tests are those in
+//! `qemu/tests`.
+//!
+//! | way in | guard | test |
+//! |---|---|---|
+//! | FICLONE, FICLONERANGE, FIDEDUPERANGE, either side | `generic_remap_file_range_prep` (`IS_SWAPFILE`, both inodes locked); pin in `remap` | swap-table, snap-races |
+//! | copy_file_range, either side | VFS `generic_copy_file_checks`; its writes as below | swap-table |
+//! | fallocate, every mode | VFS `vfs_fallocate`; pin in `fallocate` | swap-table |
+//! | truncate, O_TRUNC to the same or less | `setattr_prepare` (`inode_newsize_ok`); pin in `truncate` | swap-table, snap-races |
+//! | truncate to more | `truncate::set_size`: the VFS lets it through | swap-table |
+//! | write, O_DIRECT, splice, aio, io_uring | `generic_write_checks` and pin, under the inode's lock; direct writes under way are waited for | swap-table, snap-races |
+//! | new shared writable mapping | VFS `do_mmap` | swap-table |
+//! | store through an older mapping | VFS `do_page_mkwrite`; pin in `may_write`; what was dirty is written before the plan | swap-table |
+//! | writeback | nothing is dirty after the pin; a page dirtied before is written out first | swap-table |
+//! | unlink, rename of it, over it, exchange | VFS `may_delete`, `vfs_rename` (EPERM); unlinked before: VFS `swapon` (`d_unlinked`) | swap-table, snap-races |
+//! | chattr flags about storage (+C, +c), extent size hints | `attr::set_file_flags`, the `fileattr_set` shim | swap-table |
+//! | chattr +i, +a; chmod, chown, xattr, times, link | allowed: no block changes. (swapoff opens the file for writing, so it wants -i -a first) | swap-table, snap-swap |
+//! | second swapon | VFS (`IS_SWAPFILE`); pin in the window of swapoff | swap-table |
+//! | snapshot of its subvolume | by construction: the swap tree is no part of it; an activation is one join, so a snapshot comes before or after it ([`super::barrier`]) | snap-swap, snap-races |
+//! | deletion of its subvolume, also by rmdir | engine, `remove_subvolume` (EBUSY); `set_swapping` refuses one that was deleted; both under the state lock | snap-swap, snap-races |
+//! | its subvolume becomes read-only | engine, `set_subvolume_read_only` (EBUSY); `set_swapping` refuses one that is | snap-readonly, snap-races |
+//! | rename of its subvolume, set-default | allowed: no block changes | snap-swap |
+//! | dropping of other subvolumes | counts in the refs tree; swap runs have one owner, the swap tree | snap-swap, snap-races |
+//! | taking over the blocks of inactive swapfiles | engine, `take_over`: none in the list of active ones | swap-refuse |
+//! | eviction of the inode | swapon holds the file open | |
+//! | FITRIM | engine: free blocks only; bitmaps have swap runs as mapped | swap-table |
+//! | discard by swapon --discard | the swap core's, of its own extents | swap-activate |
+//! | freeze, thaw | allowed: swap I/O is on the device, no operation of this module | swap-table, snap-races |
+//! | FS_IOC_SHUTDOWN | allowed: changes are refused, swap I/O goes on; swapoff works, for `SB_RDONLY` stays clear | snap-swap |
+//! | umount, remount read-only | VFS: the file is open for writing (EBUSY) | swap-table, snap-races |
+//! | scrub, fsck, defragmentation, resizing of a mounted volume | there is none that moves or writes data | |
 
 use super::data::{bytes_of, FileData};
 use super::inode::InodeExt;
+use super::swap_status::Status;
 use super::{Inode, Oxfs, Volume};
 use crate::engine::swap_plan::{Activation, PlannedRun};
-use crate::engine::types::MAX_FILE_SIZE;
+use crate::engine::types::{Backing, FileBlock, MAX_FILE_SIZE};
 use crate::vfs::file::OpenFile;
 use crate::vfs::log;
 use crate::vfs::swap::{whole_folios_audited, SwapInfo};
@@ -47,6 +84,8 @@ pub fn activate(info: &mut SwapInfo, file: &OpenFile<Oxfs>) -> Result<(u32, u64)
 
 /// The file is an ordinary one again. Its swap range reads as zeros.
 pub fn deactivate(inode: &Inode) {
+    let state = inode.super_block().data();
+    state.active_swap().forget(inode.data().id);
     // It cannot fail: it takes something out of a list in memory.
     let _ = inode.query(|volume, id| volume.set_swapping(id, false));
     if let Ok(data) = inode.data().file() {
@@ -202,4 +241,19 @@ fn report(inode: &Inode, pages: u64, done: &Activation, extents: &Extents, whole
             done.moved_blocks,
         ),
     );
+    let header = inode.query(|volume, id| volume.map(id, FileBlock(0), 1));
+    let status = Status {
+        pages,
+        extents: extents.count,
+        new_blocks: done.new_blocks,
+        kept_blocks: done.kept_blocks,
+        moved_blocks: done.moved_blocks,
+        whole: matches!(whole, Whole::Yes),
+        first_block: match header.map(|mapping| mapping.backing) {
+            Ok(Backing::Written { at, .. }) => at.0,
+            _ => crate::uapi::NONE,
+        },
+    };
+    let state = sb.data();
+    state.active_swap().remember(inode.data().id, status);
 }

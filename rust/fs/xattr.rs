@@ -4,6 +4,7 @@
 
 use super::attr::to_engine;
 use super::inode::apply;
+use super::subvolume::check_writable;
 use super::{Inode, InodeExt, Oxfs};
 use crate::engine::xattr::XattrMode as Mode;
 use crate::vfs::xattr::{XattrMode, XattrOperations};
@@ -24,6 +25,7 @@ impl XattrOperations<Oxfs> for Operations {
             XattrMode::Create => Mode::Create,
             XattrMode::Replace => Mode::Replace,
         };
+        check_writable(inode)?;
         let before = inode.times();
         let time = to_engine(inode.touch());
         let attr = inode

@@ -5,12 +5,14 @@
 //!
 //! C header: [`include/linux/fs_context.h`](srctree/include/linux/fs_context.h)
 
+use super::dir_change;
 use super::fs_type::FileSystem;
 use super::inode::Inode;
 use super::super_block::{self, NewSuper, SuperBlock};
 use crate::bindings;
 use core::marker::PhantomData;
-use kernel::error::{from_result, to_result};
+use core::ptr;
+use kernel::error::{from_err_ptr, from_result, to_result};
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 
@@ -28,8 +30,15 @@ pub trait ContextOperations<F: FileSystem> {
     /// [`NewSuper::is_silent`]. `s_umount` is held.
     fn fill_super(sb: &NewSuper<F>, options: &F::Options) -> Result<F::Super>;
 
-    /// The root directory. Called once, after `fill_super`.
+    /// The root directory of the filesystem. Called once, after `fill_super`.
     fn root(sb: &SuperBlock<F>) -> Result<ARef<Inode<F>>>;
+
+    /// The way from there to what `options` ask to mount: names with slashes between. No locks are
+    /// held.
+    fn way(sb: &SuperBlock<F>, options: &F::Options) -> Result<KVVec<u8>>;
+
+    /// Whether `root`, which that way led to, may be mounted.
+    fn check_way(root: &Inode<F>, options: &F::Options) -> Result;
 
     /// The super block is complete: the last step that may fail. `put_super` follows when it does.
     fn mounted(sb: &SuperBlock<F>) -> Result;
@@ -145,8 +154,78 @@ impl<F: FileSystem> Shims<F> {
     ///
     /// Called by the VFS with a context whose options are complete.
     unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> c_int {
-        // SAFETY: `fill_super` is what get_tree_bdev() expects.
-        unsafe { bindings::get_tree_bdev(fc, Some(Self::fill_super)) }
+        from_result(|| {
+            // SAFETY: `fill_super` is what get_tree_bdev() expects. When it succeeds the context has
+            // the root of an active super block, and `s_umount` is held. A lookup may wait for
+            // tasks that wait for the end of a freeze, and so for `s_umount`; the super block
+            // stays active without it.
+            unsafe {
+                to_result(bindings::get_tree_bdev(fc, Some(Self::fill_super)))?;
+                let top = (*fc).root;
+                let sb = (*top).d_sb;
+                bindings::up_write(&raw mut (*sb).s_umount);
+                let root = Self::walk(top, Self::options(fc));
+                bindings::down_write(&raw mut (*sb).s_umount);
+                bindings::dput(top);
+                match root {
+                    Ok(root) => (*fc).root = root,
+                    Err(error) => {
+                        (*fc).root = ptr::null_mut();
+                        bindings::deactivate_locked_super(sb);
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(0)
+        })
+    }
+
+    /// Walks from `top` to what `options` ask to mount, and returns a reference to it. The dentry
+    /// cache then knows the whole way, so that `/proc/self/mountinfo` shows it (`d_obtain_root`
+    /// would make a root of it that has no name). Symbolic links are not followed.
+    ///
+    /// # Safety
+    ///
+    /// `top` is the root of an active super block of `F`.
+    unsafe fn walk(
+        top: *mut bindings::dentry,
+        options: &F::Options,
+    ) -> Result<*mut bindings::dentry> {
+        // SAFETY: By the contract of this function; the reference to each directory is kept until
+        // the next one is found.
+        unsafe {
+            let way = F::Context::way(SuperBlock::from_ptr((*top).d_sb), options)?;
+            let mut at = bindings::oxfs_helper_dget(top);
+            for name in way.split(|byte| *byte == b'/') {
+                if !name.is_empty() && name != b"." {
+                    let next = Self::step(at, name);
+                    bindings::dput(at);
+                    at = next?;
+                }
+            }
+            F::Context::check_way(Inode::from_ptr((*at).d_inode), options)
+                .inspect_err(|_| bindings::dput(at))?;
+            Ok(at)
+        }
+    }
+
+    /// The inode that `name` of the directory `at` stands for, as a referenced dentry.
+    ///
+    /// # Safety
+    ///
+    /// `at` is referenced and has an inode of `F`.
+    unsafe fn step(at: *mut bindings::dentry, name: &[u8]) -> Result<*mut bindings::dentry> {
+        if name.len() > bindings::NAME_MAX as usize {
+            return Err(ENAMETOOLONG);
+        }
+        let mut name = dir_change::qstr(name)?;
+        // SAFETY: By the contract of this function; `..` is refused by the callee.
+        unsafe {
+            if !Inode::<F>::from_ptr((*at).d_inode).is_dir() {
+                return Err(ENOTDIR);
+            }
+            from_err_ptr(bindings::lookup_noperm_positive_unlocked(&mut name, at))
+        }
     }
 
     /// # Safety

@@ -312,6 +312,12 @@ impl<F: FileSystem> Inode<F> {
         time::Timespec::from_c(unsafe { bindings::inode_set_ctime_current(self.as_ptr()) })
     }
 
+    /// The time now, in the granularity that the filesystem has.
+    pub fn now(&self) -> time::Timespec {
+        // SAFETY: The inode is live.
+        time::Timespec::from_c(unsafe { bindings::current_time(self.as_ptr()) })
+    }
+
     /// The times of last access, content change and inode change.
     pub fn times(&self) -> time::Times {
         // SAFETY: The inode is live. Torn pairs of seconds and nanoseconds are possible, as they
@@ -547,6 +553,8 @@ impl<F: FileSystem> NewInode<F> {
                 }
                 Kind::Directory(iop, fop) => {
                     (*inode).i_op = iop.0;
+                    // Path walks are spared the `permission` operation where everybody may pass.
+                    (*inode).i_opflags |= bindings::IOP_FASTPERM_MAY_EXEC as u16;
                     (*inode).__bindgen_anon_3.i_fop = fop.0;
                 }
                 Kind::Symlink(iop) => (*inode).i_op = iop.0,

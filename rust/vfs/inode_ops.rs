@@ -34,6 +34,12 @@ pub enum RenameMode {
 /// Operations of an inode. All are called in process context and may sleep.
 #[vtable]
 pub trait InodeOperations<F: FileSystem> {
+    /// Fails when nobody may change the inode, whatever its permissions are. Asked where files are
+    /// opened for writing, names are changed and times are updated; does not sleep.
+    fn check_writable(_inode: &Inode<F>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// The inode of a name, if it exists. `dir` is locked, shared.
     fn lookup(_dir: &Inode<F>, _name: &Dentry<F>) -> Result<Option<ARef<Inode<F>>>> {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -161,6 +167,8 @@ macro_rules! when {
 
 impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
     const TABLE: bindings::inode_operations = bindings::inode_operations {
+        permission: when!(T::HAS_CHECK_WRITABLE, Self::permission),
+        update_time: when!(T::HAS_CHECK_WRITABLE, Self::update_time),
         lookup: when!(T::HAS_LOOKUP, Self::lookup),
         create: when!(T::HAS_CREATE, Self::create),
         mkdir: when!(T::HAS_MKDIR, Self::mkdir),
@@ -180,6 +188,54 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
         fiemap: when!(T::HAS_FIEMAP, Self::fiemap),
         ..pin_init::zeroed()
     };
+
+    /// # Safety
+    ///
+    /// See [`Shims`]; with `MAY_NOT_BLOCK` in `mask` in an RCU path walk, where the inode may be
+    /// on its way out.
+    unsafe extern "C" fn permission(
+        map: *mut bindings::mnt_idmap,
+        inode: *mut bindings::inode,
+        mask: c_int,
+    ) -> c_int {
+        // Devices, FIFOs and sockets are only named by the filesystem.
+        const OURS: [u32; 3] = [bindings::S_IFREG, bindings::S_IFDIR, bindings::S_IFLNK];
+        from_result(|| {
+            let wants = |what: u32| mask as u32 & what != 0;
+            // SAFETY: The type bits of a `struct inode` do not change, and its memory is there
+            // until a grace period has passed.
+            let kind = u32::from(unsafe { (*inode).i_mode }) & bindings::S_IFMT;
+            if wants(bindings::MAY_WRITE) && OURS.contains(&kind) {
+                // The filesystem's data of the inode is only there for who has a reference.
+                if wants(bindings::MAY_NOT_BLOCK) {
+                    return Err(ECHILD);
+                }
+                // SAFETY: By the contract of this function.
+                T::check_writable(unsafe { Inode::from_ptr(inode) })?;
+            }
+            // SAFETY: By the contract of this function.
+            to_result(unsafe { bindings::generic_permission(map, inode, mask) })?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// See [`Shims`].
+    unsafe extern "C" fn update_time(
+        inode: *mut bindings::inode,
+        kind: bindings::fs_update_time,
+        flags: c_uint,
+    ) -> c_int {
+        from_result(|| {
+            // SAFETY: By the contract of this function.
+            unsafe {
+                T::check_writable(Inode::from_ptr(inode))?;
+                to_result(bindings::generic_update_time(inode, kind, flags))?;
+            }
+            Ok(0)
+        })
+    }
 
     /// # Safety
     ///

@@ -5,12 +5,12 @@
 //!
 //! C header: [`include/uapi/linux/fs.h`](srctree/include/uapi/linux/fs.h)
 
+use super::file::OpenFile;
 use super::fs_type::FileSystem;
-use super::inode::Inode;
 use super::super_block::SuperBlock;
 use crate::bindings;
 use kernel::error::from_result;
-use kernel::ioctl::{_IOR, _IOWR};
+use kernel::ioctl::{_IOR, _IOW, _IOWR};
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
@@ -22,6 +22,13 @@ pub const LABEL_SIZE: usize = 256;
 pub trait IoctlOperations<F: FileSystem> {
     /// The label, with a zero byte after it.
     fn label(sb: &SuperBlock<F>) -> Result<[u8; LABEL_SIZE]>;
+
+    /// Sets the label: what is before the first zero byte.
+    fn set_label(sb: &SuperBlock<F>, label: &[u8; LABEL_SIZE]) -> Result;
+
+    /// Does what the filesystem's own request `command` asks for. `ENOTTY` if there is no such one.
+    /// No locks are held; nothing has been checked but that the file is open.
+    fn request(file: &OpenFile<F>, command: u32, argument: UserPtr) -> Result;
 
     /// Discards free runs of `min` bytes or more that begin within `len` bytes from `start`, and
     /// returns how many bytes that was.
@@ -38,6 +45,7 @@ type TrimRange = [u64; 3];
 
 const FITRIM: u32 = _IOWR::<TrimRange>(b'X' as u32, 121);
 const FS_IOC_GETFSLABEL: u32 = _IOR::<[u8; LABEL_SIZE]>(0x94, 49);
+const FS_IOC_SETFSLABEL: u32 = _IOW::<[u8; LABEL_SIZE]>(0x94, 50);
 const FS_IOC_SHUTDOWN: u32 = _IOR::<u32>(b'X' as u32, 125);
 /// Flag of `FS_IOC_SHUTDOWN`: what was not committed is lost.
 const SHUTDOWN_NOLOGFLUSH: u32 = bindings::FS_SHUTDOWN_FLAGS_NOLOGFLUSH;
@@ -54,21 +62,23 @@ pub(super) unsafe extern "C" fn ioctl<F: FileSystem>(
 ) -> c_long {
     let result = from_result(|| {
         // SAFETY: By the contract of this function.
-        let sb = unsafe { Inode::<F>::from_file(file) }.super_block();
+        let file = unsafe { OpenFile::<F>::from_ptr(file) };
+        let sb = file.inode().super_block();
         let argument = UserPtr::from_addr(argument);
         match command {
             FS_IOC_GETFSLABEL => label(sb, argument)?,
+            FS_IOC_SETFSLABEL => set_label(file, argument)?,
             FITRIM => trim(sb, argument)?,
             FS_IOC_SHUTDOWN => shut_down(sb, argument)?,
-            _ => return Err(ENOTTY),
+            _ => F::Ioctl::request(file, command, argument)?,
         }
         Ok(0)
     });
     result as c_long
 }
 
-/// Only for administrators.
-fn admin() -> Result {
+/// `EPERM` unless the calling task may administer the system.
+pub fn admin() -> Result {
     // SAFETY: It looks at the current task only.
     match unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as c_int) } {
         true => Ok(()),
@@ -81,6 +91,19 @@ fn label<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {
     UserSlice::new(argument, LABEL_SIZE)
         .writer()
         .write_slice(&label)
+}
+
+fn set_label<F: FileSystem>(file: &OpenFile<F>, argument: UserPtr) -> Result {
+    admin()?;
+    let mut label = [0; LABEL_SIZE];
+    UserSlice::new(argument, LABEL_SIZE)
+        .reader()
+        .read_slice(&mut label)?;
+    if !label.contains(&0) {
+        return Err(EINVAL);
+    }
+    let _access = file.write_access()?;
+    F::Ioctl::set_label(file.inode().super_block(), &label)
 }
 
 fn trim<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {

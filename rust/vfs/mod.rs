@@ -12,15 +12,18 @@
 
 pub mod aops;
 pub mod attr;
+pub mod background;
 pub mod block;
 pub mod dentry;
 pub mod dir;
+pub mod dir_change;
 pub mod direct;
 pub mod export;
 pub mod fc;
 pub mod fiemap;
 pub mod file;
 pub mod flags;
+pub mod freeze;
 pub mod fs_type;
 pub mod inode;
 pub mod inode_lock;
@@ -30,6 +33,7 @@ pub mod iomap;
 pub mod log;
 pub mod mmap;
 pub mod nofs;
+pub mod prune;
 pub mod remap;
 pub mod seq_file;
 pub mod super_block;

@@ -23,6 +23,24 @@ impl SeqFile {
     }
 }
 
+impl SeqFile {
+    /// Writes the value of an option, with what has a meaning in `/proc/mounts` as octal numbers.
+    pub fn write_escaped(&mut self, value: &[u8]) -> fmt::Result {
+        for byte in value {
+            match byte {
+                b',' | b' ' | b'\t' | b'\n' | b'\\' | b'#' => {
+                    fmt::Write::write_fmt(self, format_args!("\\{byte:03o}"))?
+                }
+                // SAFETY: The file is ours; one byte is read.
+                _ => unsafe {
+                    _ = bindings::seq_write(self.0.get(), core::ptr::from_ref(byte).cast(), 1)
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Write for SeqFile {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // SAFETY: The file is ours; the text is read only.

@@ -7,12 +7,13 @@
 //!
 //! C header: [`include/linux/fs/super.h`](srctree/include/linux/fs/super.h)
 
+use super::background::Mounted;
 use super::block::Device;
 use super::fs_type::{FileSystem, Type};
 use super::inode::{self, Inode};
 use super::nofs;
 use super::seq_file::SeqFile;
-use super::{export, xattr};
+use super::{dentry, export, xattr};
 use crate::bindings;
 use core::fmt;
 use core::marker::PhantomData;
@@ -42,6 +43,10 @@ pub trait SuperOperations<F: FileSystem> {
     /// Takes over what the VFS changed in the inode (its times). `wait`: for sync(2).
     fn write_inode(inode: &Inode<F>, wait: bool) -> Result;
 
+    /// Whether an inode that nobody uses is to leave memory at once, with what is dirty in it,
+    /// though it has a name, and cached names with it. Called with spin locks held.
+    fn is_doomed(inode: &Inode<F>) -> bool;
+
     /// The last reference is gone, and the inode is leaving memory; the page cache is already
     /// empty. When it has no name, its content goes too. May sleep.
     fn evict(inode: &Inode<F>);
@@ -51,6 +56,10 @@ pub trait SuperOperations<F: FileSystem> {
 
     /// Makes everything durable when `wait`; else may start to.
     fn sync(sb: &SuperBlock<F>, wait: bool) -> Result;
+
+    /// Does what there is to do in the background, for as long as
+    /// [`SuperBlock::background_stops`] does not say otherwise. See [`super::background`].
+    fn background(sb: &SuperBlock<F>);
 
     /// Writes have stopped; make the device consistent. Internal writers ([`IntWrite`]) are
     /// stopped too.
@@ -65,8 +74,9 @@ pub trait SuperOperations<F: FileSystem> {
     /// Space.
     fn statfs(sb: &SuperBlock<F>) -> Result<StatFs>;
 
-    /// Shows the options, each with a comma before it, for `/proc/mounts`.
-    fn show_options(sb: &SuperBlock<F>, out: &mut SeqFile) -> Result;
+    /// Shows the options of a mount, each with a comma before it, for `/proc/mounts`. `root` is
+    /// what is mounted.
+    fn show_options(root: &Inode<F>, out: &mut SeqFile) -> Result;
 
     /// Objects that `free_cached` could free. Takes no lock: called under memory pressure, also
     /// by tasks that hold the filesystem's locks.
@@ -80,8 +90,8 @@ pub trait SuperOperations<F: FileSystem> {
 ///
 /// # Invariants
 ///
-/// `s_fs_info` is a `KBox<F::Super>`. References live in operations that the VFS calls, and in
-/// inodes; both end before `put_super` drops it.
+/// `s_fs_info` is a `KBox<Mounted<F>>`. References live in operations that the VFS calls, in
+/// inodes, and in the background work; all end before `put_super` drops it.
 #[repr(transparent)]
 pub struct SuperBlock<F: FileSystem> {
     sb: Opaque<bindings::super_block>,
@@ -109,6 +119,10 @@ impl<F: FileSystem> SuperBlock<F> {
 
     /// The filesystem's data.
     pub fn data(&self) -> &F::Super {
+        &self.mounted().data
+    }
+
+    pub(super) fn mounted(&self) -> &Mounted<F> {
         // SAFETY: By the type invariant.
         unsafe { &*(*self.as_ptr()).s_fs_info.cast_const().cast() }
     }
@@ -211,6 +225,7 @@ impl<F: FileSystem> NewSuper<F> {
             (*sb).s_op = &Shims::<F>::TABLE;
             (*sb).s_export_op = export::table::<F>().cast();
             (*sb).s_xattr = xattr::table::<F>();
+            bindings::set_default_d_op(sb, dentry::Shims::<F>::TABLE);
         }
         Ok(Self {
             sb,
@@ -261,10 +276,10 @@ pub(super) unsafe fn install<'a, F: FileSystem>(
     sb: *mut bindings::super_block,
     data: F::Super,
 ) -> Result<&'a SuperBlock<F>> {
-    let data = KBox::new(data, GFP_KERNEL)?;
-    // SAFETY: Nobody else sees the super block's data yet.
+    // SAFETY: The super block drops its data before it goes; nobody else sees it yet.
     unsafe {
-        (*sb).s_fs_info = KBox::into_raw(data).cast();
+        let mounted = Mounted::<F>::new(sb, &Name::of(sb), data)?;
+        (*sb).s_fs_info = KBox::into_raw(mounted).cast();
         Ok(SuperBlock::from_ptr(sb))
     }
 }
@@ -278,6 +293,7 @@ impl<F: FileSystem> Shims<F> {
         destroy_inode: Some(Self::destroy_inode),
         free_inode: Some(Self::free_inode),
         write_inode: Some(Self::write_inode),
+        drop_inode: Some(Self::drop_inode),
         evict_inode: Some(Self::evict_inode),
         put_super: Some(Self::put_super),
         sync_fs: Some(Self::sync_fs),
@@ -336,6 +352,18 @@ impl<F: FileSystem> Shims<F> {
 
     /// # Safety
     ///
+    /// Called by the VFS with an inode whose last reference is going, `i_lock` held.
+    unsafe extern "C" fn drop_inode(inode: *mut bindings::inode) -> c_int {
+        // SAFETY: By the contract of this function.
+        let drop = unsafe {
+            bindings::oxfs_helper_inode_generic_drop(inode)
+                || inode::if_ready::<F>(inode).is_some_and(|inode| F::SuperOps::is_doomed(inode))
+        };
+        c_int::from(drop)
+    }
+
+    /// # Safety
+    ///
     /// Called by the VFS with an inode that has no references and is marked `I_FREEING`.
     unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
         // SAFETY: The inode is ours until `clear_inode` is done.
@@ -354,6 +382,7 @@ impl<F: FileSystem> Shims<F> {
     unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
         // SAFETY: There is a root, so there is data. Nobody uses it after this.
         unsafe {
+            SuperBlock::<F>::from_ptr(sb).stop_background();
             F::SuperOps::put_super(SuperBlock::from_ptr(sb));
             bindings::invalidate_bdev((*sb).s_bdev);
             Self::drop_data(sb);
@@ -366,10 +395,11 @@ impl<F: FileSystem> Shims<F> {
     unsafe fn drop_data(sb: *mut bindings::super_block) {
         // SAFETY: The data is a box made by `install`, if it is there.
         unsafe {
-            let data = (*sb).s_fs_info.cast::<F::Super>();
+            let mounted = (*sb).s_fs_info.cast::<Mounted<F>>();
             (*sb).s_fs_info = core::ptr::null_mut();
-            if !data.is_null() {
-                drop(KBox::<F::Super>::from_raw(data));
+            if !mounted.is_null() {
+                (*mounted).stop();
+                drop(KBox::<Mounted<F>>::from_raw(mounted));
             }
         }
     }
@@ -471,10 +501,10 @@ impl<F: FileSystem> Shims<F> {
         root: *mut bindings::dentry,
     ) -> c_int {
         from_result(|| {
-            // SAFETY: Both are valid for the call.
+            // SAFETY: Both are valid for the call; what is mounted exists.
             unsafe {
-                let sb = SuperBlock::from_ptr((*root).d_sb);
-                F::SuperOps::show_options(sb, SeqFile::from_ptr(seq))?;
+                let root = Inode::from_ptr((*root).d_inode);
+                F::SuperOps::show_options(root, SeqFile::from_ptr(seq))?;
             }
             Ok(0)
         })

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What can only be done to a subvolume while nobody writes: snapshots, and making it read-only.
+//!
+//! The request is left in the super block's state, all writers are stopped, and the `freeze`
+//! operation, which comes when everything dirty has been written, answers it and commits. So no
+//! write to blocks that will be shared is under way, whichever way it takes: `write` and `O_DIRECT`
+//! (also asynchronous ones, which keep the filesystem from freezing until their end), stores to
+//! mapped pages (written and write-protected again), writeback (done), swap activation (a join).
+//! An active swapfile is not in the way: its blocks are no part of a snapshot, and swap I/O goes on.
+//!
+//! Writers wait for no longer than the commit that this takes, for what is dirty is written before,
+//! while they still run.
+//!
+//! Locks: one request at a time (`turn`) > freezing, `s_umount` > the engine's. No lock of an inode
+//! is held, nor write access to the mount: who is stopped may wait for either. When a user's
+//! freeze is in force the request is not answered, and is made again when that ends.
+
+use super::super_block::State;
+use super::{Oxfs, Volume};
+use crate::engine;
+use crate::engine::snapshot::NewSnapshot;
+use crate::engine::types::{Attr, Ino, InodeId, SubvolId, Time};
+use crate::platform::{mutex, Mutex, NoMemory};
+use crate::vfs::file::OpenFile;
+use kernel::prelude::*;
+
+/// A request.
+pub enum Request {
+    /// A snapshot of a subvolume under a name in a directory.
+    Snapshot {
+        /// Of which.
+        source: SubvolId,
+        /// Where.
+        dir: InodeId,
+        /// The name.
+        name: KVec<u8>,
+        /// Whether it is to be read-only.
+        read_only: bool,
+        /// Its uuid.
+        uuid: [u8; 16],
+        /// Now.
+        time: Time,
+    },
+    /// A subvolume becomes read-only, or writable.
+    SetReadOnly(SubvolId, bool),
+}
+
+/// What came of it.
+pub struct Done {
+    /// The subvolume, of a snapshot the new one.
+    pub subvol: SubvolId,
+    /// The attributes of the directory that a snapshot hangs in.
+    pub dir: Option<Attr>,
+    /// Files without a name in a writable snapshot, which nobody can have open.
+    pub orphans: KVVec<Ino>,
+}
+
+enum Slot {
+    Empty,
+    Asked(Request),
+    Answered(engine::Result<Done>),
+}
+
+/// Where requests wait.
+pub struct Barrier {
+    turn: Mutex<()>,
+    slot: Mutex<Slot>,
+}
+
+impl Barrier {
+    /// Without a request.
+    pub fn new() -> Result<Self> {
+        let failed = |NoMemory| ENOMEM;
+        Ok(Self {
+            turn: mutex!((), "oxfs barrier turn").map_err(failed)?,
+            slot: mutex!(Slot::Empty, "oxfs barrier slot").map_err(failed)?,
+        })
+    }
+
+    /// Answers the request, if there is one. All writers are stopped, and nothing is dirty.
+    pub fn answer(&self, state: &State) {
+        let mut slot = self.slot.lock();
+        if let Slot::Asked(request) = &*slot {
+            let answer = state.query_raw(|volume| carry_out(volume, request));
+            if let (Ok(done), Request::SetReadOnly(_, read_only)) = (&answer, request) {
+                state.subvolumes().set_read_only(done.subvol, *read_only);
+            }
+            *slot = Slot::Answered(answer);
+        }
+    }
+
+    /// Has the request answered on the filesystem of `file`. No lock and no write access is held.
+    pub fn ask(&self, file: &OpenFile<Oxfs>, request: Request) -> Result<engine::Result<Done>> {
+        let _turn = self.turn.lock();
+        file.flush_filesystem()?;
+        *self.slot.lock() = Slot::Asked(request);
+        let result = loop {
+            let stopped = file.stop_writers();
+            let mut slot = self.slot.lock();
+            match (core::mem::replace(&mut *slot, Slot::Empty), stopped) {
+                (Slot::Answered(answer), Ok(())) => break Ok(answer),
+                // It was carried out, but what followed failed: the commit.
+                (Slot::Answered(_), Err(error)) => break Err(error),
+                (asked, Ok(())) => *slot = asked,
+                // Another part of the kernel holds it frozen, as for hibernation.
+                (asked, Err(error)) if error == EBUSY => *slot = asked,
+                (_, Err(error)) => break Err(error),
+            }
+            drop(slot);
+            // Waits until it is not frozen any more.
+            if let Err(error) = file.write_access() {
+                break Err(error);
+            }
+        };
+        *self.slot.lock() = Slot::Empty;
+        result
+    }
+}
+
+fn carry_out(volume: &Volume, request: &Request) -> engine::Result<Done> {
+    let mut orphans = KVVec::new();
+    match request {
+        Request::Snapshot {
+            source,
+            dir,
+            name,
+            read_only,
+            uuid,
+            time,
+        } => {
+            let made = volume.snapshot(&NewSnapshot {
+                source: *source,
+                dir: *dir,
+                name,
+                read_only: *read_only,
+                uuid: *uuid,
+                time: *time,
+            })?;
+            let subvol = made.value.id.subvol;
+            if !read_only {
+                collect_orphans(volume, subvol, &mut orphans);
+            }
+            Ok(Done {
+                subvol,
+                dir: Some(made.value.dir),
+                orphans,
+            })
+        }
+        Request::SetReadOnly(subvol, read_only) => {
+            volume.set_subvolume_read_only(*subvol, *read_only)?;
+            Ok(Done {
+                subvol: *subvol,
+                dir: None,
+                orphans,
+            })
+        }
+    }
+}
+
+/// The files without a name that a snapshot took over from its source. Those that are not found
+/// now are found by the next mount.
+fn collect_orphans(volume: &Volume, subvol: SubvolId, orphans: &mut KVVec<Ino>) {
+    let mut after = None;
+    while let Ok(Some(ino)) = volume.orphan_next(subvol, after) {
+        if orphans.push(ino, GFP_KERNEL).is_err() {
+            return;
+        }
+        after = Some(ino);
+    }
+}

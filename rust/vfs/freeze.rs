@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A moment in which nobody writes: all writers are stopped, everything dirty is written, the
+//! filesystem does what needs that in [`SuperOperations::freeze`], and the writers go on.
+//!
+//! It is done there and not between freezing and thawing, because a freeze of the user's may begin
+//! while this one is in force, and would then see the device change; a user who comes earlier waits
+//! until the operation is over. When the user's freeze was there first the operation is not called
+//! at all: the caller has to see whether its work was done.
+//!
+//! [`SuperOperations::freeze`]: super::super_block::SuperOperations::freeze
+
+use super::file::OpenFile;
+use super::fs_type::FileSystem;
+use crate::bindings;
+use core::ptr;
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+impl<F: FileSystem> OpenFile<F> {
+    fn sb(&self) -> *mut bindings::super_block {
+        self.inode().super_block().as_ptr()
+    }
+
+    /// Writes out everything that is dirty, and waits, while others go on making things dirty. No
+    /// lock of the VFS is held.
+    pub fn flush_filesystem(&self) -> Result {
+        let sb = self.sb();
+        // SAFETY: An open file keeps its super block active; the callee wants `s_umount` held.
+        to_result(unsafe {
+            bindings::down_read(&raw mut (*sb).s_umount);
+            let result = bindings::sync_filesystem(sb);
+            bindings::up_read(&raw mut (*sb).s_umount);
+            result
+        })
+    }
+
+    /// Stops all writers, and lets them go on. `EBUSY` while somebody else in the kernel does so.
+    /// Neither write access nor any lock of the VFS is held: writers that are being waited for may
+    /// need it.
+    pub fn stop_writers(&self) -> Result {
+        let sb = self.sb();
+        let who = bindings::freeze_holder_FREEZE_HOLDER_KERNEL;
+        // SAFETY: As above; what was frozen is thawed again by the same holder.
+        unsafe {
+            to_result(bindings::freeze_super(sb, who, ptr::null()))?;
+            to_result(bindings::thaw_super(sb, who, ptr::null()))
+        }
+    }
+}
