@@ -21,6 +21,8 @@ import struct
 import subprocess
 import sys
 
+import oxfsctl
+
 PAGE = 4096
 MARKER = b"oxfs: this page was swapped out\n"
 libc = ctypes.CDLL(None, use_errno=True)
@@ -288,9 +290,41 @@ def markers_mapped(name):
         return str(memory[:].count(MARKER) * len(MARKER) // PAGE)
 
 
+def subvolume_list(path):
+    """A line for each: id, path, and what is set."""
+    bits = {1: "ro", 2: "dropping", 4: "default"}
+    return "\n".join(" ".join([str(one.id), "/" + one.path]
+                              + [name for bit, name in bits.items() if one.state & bit])
+                     for one in oxfsctl.infos(path))
+
+
+def subvolume_field(path, field):
+    return str(getattr(oxfsctl.info(path), field))
+
+
+def subvolume_dropping(path):
+    """How many are being dropped."""
+    return str(sum(one.state >> 1 & 1 for one in oxfsctl.infos(path)))
+
+
+def snapshot(source, path, flags="0"):
+    return str(oxfsctl.create(path, source, int(flags)))
+
+
+def handle_path(mounted, text):
+    """Where the file with this handle is, and its inode number."""
+    opened.append(oxfsctl.open_handle(mounted, text))
+    return f"{os.readlink(f'/proc/self/fd/{opened[-1]}')} {os.fstat(opened[-1]).st_ino}"
+
+
 OPERATIONS = {
     "append": append, "clone": clone, "clonerange": clonerange, "copy": copy, "cycles": cycles,
     "dedupe": dedupe, "exchange": rename_with(EXCHANGE), "fallocate": fallocate, "fiemap": fiemap,
+    "handle": oxfsctl.handle, "handle-path": handle_path, "label": oxfsctl.label,
+    "set-default": oxfsctl.set_default, "snapshot": snapshot,
+    "subvol-create": lambda path: str(oxfsctl.create(path)), "subvol-delete": oxfsctl.delete,
+    "subvol-dropping": subvolume_dropping, "subvol-field": subvolume_field,
+    "subvol-list": subvolume_list, "subvol-ro": oxfsctl.set_read_only,
     "file-setattr": file_setattr, "fill": fill, "ftruncate": ftruncate, "link": os.link,
     "map": map_writable, "markers": markers, "markers-mapped": markers_mapped, "mkdir": os.mkdir,
     "mount": mount, "old-map": old_map, "open-truncate": open_truncate, "read": read,

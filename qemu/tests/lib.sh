@@ -136,6 +136,17 @@ end() {
 	ktap_end
 }
 
+# dropped: waits until the space of all deleted subvolumes has come back.
+dropped() {
+	local i
+	for ((i = 0; i < 300; i++)); do
+		[[ $(fileop subvol-dropping "$mnt") != 0 ]] || return 0
+		sleep 0.1
+	done
+	fileop subvol-list "$mnt"
+	return 1
+}
+
 drop_caches() {
 	sync
 	echo 3 >/proc/sys/vm/drop_caches
