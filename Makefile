@@ -10,10 +10,11 @@ KDIR ?=
 DESTDIR ?=
 PREFIX ?= /usr/local
 
-# How long `make crash` goes on.
+# How long `make crash` goes on, and `make fuzz` on each of its targets.
 HOURS ?= 1
+SECONDS ?= 60
 
-.PHONY: help demo test test-host test-mutations test-guest test-debug crash check module tools install bench-swapon clean
+.PHONY: help demo test test-host test-mutations test-guest test-debug crash fuzz check module tools install bench-swapon clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +25,7 @@ help:
 	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
 	@echo 'make test-debug    all guest tests, and more, with a kernel full of checkers, which it builds'
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
+	@echo 'make fuzz          libFuzzer on hostile images and operations, SECONDS=60 for each target'
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
 	@echo 'make module        oxfs.ko for the stock kernel; KDIR=... for a prepared kernel tree'
 	@echo 'make tools         mkfs.oxfs, fsck.oxfs, oxfs in build/bin, their manual in build/doc'
@@ -54,6 +56,9 @@ test-debug:
 
 crash:
 	@ci/crash $(HOURS)
+
+fuzz:
+	@ci/fuzz $(SECONDS)
 
 check:
 	@ci/check

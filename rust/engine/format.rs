@@ -29,8 +29,9 @@
 //! | subvolume | `(ino, EXTENT, file block)` | [`ExtentItem`] |
 //! | subvolume | `(ino, SYMLINK, chunk)` | up to [`SYMLINK_CHUNK`] bytes of the target |
 //! | subvolume | `(0, ORPHAN, ino)` | [`OrphanItem`] |
+#![cfg_attr(not(MODULE), doc = include_str!("FORMAT.md"))]
 
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy_derive as disk;
 
@@ -619,7 +620,11 @@ pub struct OrphanItem {
 
 const _: () = {
     assert!(size_of::<SuperBlock>() == 4096);
+    assert!(offset_of!(SuperBlock, hash_seed) == 112);
+    assert!(offset_of!(SuperBlock, forest) == 144);
+    assert!(offset_of!(SuperBlock, reserved) == 536);
     assert!(size_of::<NodeHeader>() == 64);
+    assert!(offset_of!(NodeHeader, data_start) == 52);
     assert!(size_of::<DiskKey>() == 17);
     assert!(size_of::<LeafSlot>() == 22);
     assert!(size_of::<InnerSlot>() == 33);
@@ -629,6 +634,11 @@ const _: () = {
     assert!(size_of::<RefsItem>() == 16);
     assert!(size_of::<ExtentItem>() == 32);
     assert!(size_of::<InodeItem>() == 116);
+    assert!(offset_of!(InodeItem, atime) == 68);
+    assert!(size_of::<DirentItem>() == 10);
+    assert!(size_of::<XattrItem>() == 2);
+    assert!(size_of::<ParentItem>() == 16);
+    assert!(size_of::<OrphanItem>() == 8);
 };
 
 /// A block number or a size of a volume says where everything fixed is.

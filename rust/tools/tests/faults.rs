@@ -4,8 +4,11 @@
 //! nothing is named on the intact volume.
 
 mod common;
+#[path = "faults/more.rs"]
+mod more;
 
 use common::{at, formatted, mount, new_inode, root, SMALL};
+use more::{Case, Unreadable, MORE};
 use oxfs::check::check;
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
@@ -22,9 +25,10 @@ use oxfs::engine::super_block;
 use oxfs::engine::types::{AttrChange, BlockNr, FileBlock, Generation, InodeId};
 use oxfs::engine::xattr::XattrMode;
 use oxfs::platform::Block;
+use oxfs::repair::repair;
 use oxfs::sim::SimDisk;
 use std::collections::BTreeSet;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// The inodes of the test's volume.
 struct Ids {
@@ -553,6 +557,163 @@ fn each_rule_is_named() {
         // A damaged node hides what is below it: only the node is named.
         expect(what, &disk, rules);
     }
+}
+
+/// What cannot be put right without a guess, and the rules that stay broken.
+const LEFT: &[(&str, &[&str])] = &[
+    ("a bit of a leaf", &["node-damaged"]),
+    ("an extent that points to another's block", &["swap-shared"]),
+    ("flags of an extent", &["extent-flags"]),
+    (
+        "state of the extent below a swapfile's run",
+        &["extent-state", "swap-below", "inode-blocks"],
+    ),
+    ("nanoseconds of an inode", &["inode-time"]),
+    ("type of an inode", &["dirent-type", "inode-type"]),
+    ("name of an entry", &["name-hash"]),
+];
+
+/// All cases, with the rules that a repair leaves broken.
+fn cases() -> Vec<Case> {
+    let left = |what: &str| LEFT.iter().find(|(case, _)| *case == what);
+    let first = CASES.iter().map(|&(what, damage, rules)| {
+        (
+            what,
+            damage,
+            rules,
+            left(what).map_or(&[][..], |(_, rules)| *rules),
+        )
+    });
+    first.chain(MORE.iter().copied()).collect()
+}
+
+/// Every rule of the checker is broken by a case.
+#[test]
+fn each_rule_has_a_case() {
+    let sources = [
+        include_str!("../src/check/mod.rs"),
+        include_str!("../src/check/files.rs"),
+        include_str!("../src/check/names.rs"),
+        include_str!("../src/check/owners.rs"),
+        include_str!("../src/check/space.rs"),
+        include_str!("../src/check/supers.rs"),
+        include_str!("../src/check/walk.rs"),
+    ];
+    let is_rule = |word: &&str| {
+        word.split('-').count() == 2 && word.chars().all(|c| c == '-' || c.is_ascii_lowercase())
+    };
+    let named: BTreeSet<_> = sources
+        .iter()
+        .flat_map(|s| s.split('"'))
+        .filter(is_rule)
+        .collect();
+    let mut broken: BTreeSet<_> = cases().iter().flat_map(|case| case.2).copied().collect();
+    // These take a device of their own.
+    broken.extend(["node-unreadable", "bitmap-unreadable", "super-size"]);
+    assert!(named.len() > 60, "{named:?}");
+    assert_eq!(named, broken);
+}
+
+#[test]
+fn what_a_device_hides_is_named() {
+    let (disk, _) = make();
+    let root = BlockNr(root_of(&disk, tree_kind::SUBVOLUME).block.get());
+    let places = Geometry::of_volume(SMALL)
+        .expect("geometry")
+        .bitmap_places(0);
+    let rules = |bad| {
+        let report = check(&Unreadable {
+            disk: disk.clone(),
+            bad,
+        })
+        .expect("check");
+        let rules: Vec<_> = report.faults.iter().map(|fault| fault.rule).collect();
+        rules
+    };
+    assert_eq!(rules(root), ["node-unreadable"]);
+    let both = [rules(BlockNr(places[0])), rules(BlockNr(places[1]))];
+    assert!(both.contains(&vec!["bitmap-unreadable"]), "{both:?}");
+    let small = SimDisk::with_image(SMALL - 1, disk.image());
+    assert_eq!(check(&small).expect("check").faults[0].rule, "super-size");
+}
+
+#[test]
+fn each_rule_is_repaired() {
+    let mut wrong = Vec::new();
+    for (what, damage, rules, left) in cases() {
+        let (disk, ids) = make();
+        damage(&disk, &ids);
+        let done = repair(&disk, at(7), &mut |_| {}).expect("repair");
+        for (when, report, rules) in [("", &done.before, rules), (" repaired", &done.after, left)] {
+            let found: BTreeSet<_> = report.faults.iter().map(|fault| fault.rule).collect();
+            if found != rules.iter().copied().collect() {
+                wrong.push(format!("{what}{when}: {found:?}, not {rules:?}"));
+            }
+        }
+        if let Some(error) = done.failed {
+            wrong.push(format!("{what}: {error}"));
+        }
+        if left.is_empty() {
+            // It is a volume like any other.
+            let volume = mount(&disk);
+            let new = new_inode(0o100644, at(8));
+            volume.create(root(&volume), b"new", &new).expect("create");
+            volume.unmount().expect("unmount");
+            common::assert_clean(&disk);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// An inode that lost its name is in lost+found, with its content.
+#[test]
+fn lost_files_are_found() {
+    let (disk, ids) = make();
+    change(
+        &disk,
+        tree_kind::SUBVOLUME,
+        item_kind::DIRENT,
+        ids.dir,
+        |item: &mut DirentItem| item.ino = 999.into(),
+    );
+    let done = repair(&disk, at(7), &mut |_| {}).expect("repair");
+    assert!(done.after.is_clean() && !done.before.is_clean());
+    let volume = mount(&disk);
+    let find = |dir, name: &[u8]| volume.lookup(dir, name).expect("lookup").expect("name").0;
+    let dir = find(root(&volume), b"lost+found");
+    let file = find(dir, format!("#{}", ids.file).as_bytes());
+    let attr = volume.inode(file).expect("inode");
+    assert_eq!((file.ino.0, attr.nlink, attr.blocks), (ids.file, 1, 16));
+}
+
+/// A repair that is interrupted leaves the volume as it was, or repaired.
+#[test]
+fn interrupted_repair_costs_nothing() {
+    let (mut cuts, mut random) = (0, common::Random(1));
+    for (what, damage, ..) in cases() {
+        let (disk, ids) = make();
+        damage(&disk, &ids);
+        disk.record();
+        let done = repair(&disk, at(7), &mut |_| {}).expect("repair");
+        let [before, after] = [&done.before, &done.after].map(|report| &report.faults);
+        let history = disk.history().expect("history");
+        history.cuts(|_, cut| {
+            let n = cut.cached.len();
+            for kind in 0..4 {
+                let disk = cut.disk(|i| match kind {
+                    0 => 0,
+                    1 => 8,
+                    2 => random.below(2) as usize * 8,
+                    _ if i + 1 == n => random.below(9) as usize,
+                    _ => 8,
+                });
+                let faults = check(&disk).expect("check").faults;
+                assert!(faults == *before || faults == *after, "{what}: {faults:#?}");
+                cuts += 1;
+            }
+        });
+    }
+    assert!(cuts > 1000, "{cuts}");
 }
 
 /// A subvolume whose tree is being taken away from the left breaks no rule at any step.

@@ -123,3 +123,27 @@ fn exits_as_fsck_does() {
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("node-damaged: block "), "{said}");
 }
+
+#[test]
+fn repairs_and_says_so() {
+    let image = Image::new("repair", SIZE);
+    assert_eq!(run(MKFS, &["-q"], &image.0).0, Some(0));
+    assert_eq!(run(FSCK, &["-y"], &image.0).0, Some(0));
+    // Both places of the bitmap.
+    for block in [17, 1025] {
+        image.put(block * 4096 + 2000, b"damage");
+    }
+    let (code, said, _) = run(FSCK, &[], &image.0);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("bitmap-damaged: block "), "{said}");
+    let (code, said, _) = run(FSCK, &["-y", "--json"], &image.0);
+    assert_eq!(code, Some(1), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(
+        (&said["clean"], &said["found"], &said["left"]),
+        (&true.into(), &1.into(), &0.into())
+    );
+    assert_eq!(said["faults"][0]["rule"], "bitmap-damaged");
+    let (code, said, _) = run(FSCK, &["-n"], &image.0);
+    assert_eq!(code, Some(0), "{said}");
+}

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! fsck.oxfs: checks an oxfs volume and names every rule that it breaks. Exit codes of fsck(8).
+//! fsck.oxfs: checks an oxfs volume, names every rule that it breaks, and repairs what takes no
+//! guess. Exit codes of fsck(8).
 
 use clap::Parser;
-use oxfs::check::{check, Report};
+use oxfs::check::{examine, Report};
+use oxfs::engine::types::Time;
 use oxfs::file::{Access, FileDevice};
 use oxfs::probe;
+use oxfs::repair::repair;
+use serde_json::json;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// No errors.
 const CLEAN: u8 = 0;
+/// Errors were corrected. Together with the next: some were.
+const CORRECTED: u8 = 1;
 /// Errors left uncorrected.
 const FAULTS: u8 = 4;
 /// Operational error.
@@ -18,7 +26,11 @@ const FAILED: u8 = 8;
 /// Usage or syntax error.
 const USAGE: u8 = 16;
 
-/// Check an oxfs volume. It is only read: this version repairs nothing.
+/// Check an oxfs volume, and repair it
+///
+/// Without -y or -p it is only read. A repair puts right what takes no guess: bitmaps, free and
+/// reference counts, the list of orphans, link counts; inodes without a name get one in lost+found.
+/// It is one commit: a repair that is interrupted leaves the volume as it was.
 #[derive(Parser)]
 #[command(
     name = "fsck.oxfs",
@@ -31,15 +43,15 @@ pub struct Options {
     #[arg(short = 'n', conflicts_with_all = ["auto", "preen", "yes"])]
     check_only: bool,
 
-    /// Accepted for fsck(8); this version checks only
+    /// The same as -p
     #[arg(short = 'a')]
     auto: bool,
 
-    /// Accepted for fsck(8); this version checks only
+    /// Repair what takes no guess: no repair does more
     #[arg(short = 'p')]
     preen: bool,
 
-    /// Accepted for fsck(8); this version checks only
+    /// The same as -p
     #[arg(short = 'y')]
     yes: bool,
 
@@ -51,6 +63,10 @@ pub struct Options {
     #[arg(short, long)]
     quiet: bool,
 
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
     /// Print the version
     #[arg(short = 'V', long, action = clap::ArgAction::Version)]
     version: (),
@@ -59,7 +75,52 @@ pub struct Options {
     device: PathBuf,
 }
 
-fn run(options: &Options) -> Result<Report, String> {
+/// What was found, and what was done about it.
+struct Outcome {
+    before: Report,
+    after: Option<Report>,
+    why_not: Option<String>,
+}
+
+impl Outcome {
+    fn last(&self) -> &Report {
+        self.after.as_ref().unwrap_or(&self.before)
+    }
+
+    fn repaired(&self) -> u64 {
+        self.before.total().saturating_sub(self.last().total())
+    }
+
+    fn code(&self) -> u8 {
+        let corrected = if self.repaired() > 0 { CORRECTED } else { 0 };
+        let left = if self.last().is_clean() { 0 } else { FAULTS };
+        corrected | left
+    }
+}
+
+fn now() -> Time {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Time {
+        sec: since.as_secs() as i64,
+        nsec: since.subsec_nanos(),
+    }
+}
+
+/// Shows on a terminal how far the check is.
+fn progress() -> impl FnMut(u64) {
+    let (shown, mut last) = (std::io::stderr().is_terminal(), Instant::now());
+    move |nodes| {
+        if shown && last.elapsed() > Duration::from_millis(200) {
+            last = Instant::now();
+            eprint!("\r{nodes} nodes\x1b[K\r");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<Outcome, String> {
     let path = &options.device;
     let name = path.display();
     if !options.check_only {
@@ -69,16 +130,36 @@ fn run(options: &Options) -> Result<Report, String> {
             Ok(None) => {}
         }
     }
-    let access = if options.check_only {
-        Access::Read
-    } else {
-        Access::ReadExclusive
+    let repairs = options.auto || options.preen || options.yes;
+    let access = match (options.check_only, repairs) {
+        (true, _) => Access::Read,
+        (_, false) => Access::ReadExclusive,
+        (_, true) => Access::WriteExclusive,
     };
-    let device = FileDevice::open(path, access).map_err(|error| format!("{name}: {error}"))?;
-    check(&device).map_err(|error| format!("{name}: {error}"))
+    let failed = |error: &dyn std::fmt::Display| format!("{name}: {error}");
+    let device = FileDevice::open(path, access).map_err(|error| failed(&error))?;
+    let mut progress = progress();
+    if !repairs {
+        let (before, _) = examine(&device, &mut progress).map_err(|error| failed(&error))?;
+        return Ok(Outcome {
+            before,
+            after: None,
+            why_not: None,
+        });
+    }
+    let done = repair(&device, now(), &mut progress).map_err(|error| failed(&error))?;
+    let unknown = done
+        .after
+        .unknown
+        .then(|| "not all owners of blocks are known".to_owned());
+    Ok(Outcome {
+        before: done.before,
+        why_not: done.failed.map(|error| error.to_string()).or(unknown),
+        after: Some(done.after),
+    })
 }
 
-fn show(options: &Options, report: &Report) {
+fn show_faults(options: &Options, report: &Report) {
     let name = options.device.display();
     for fault in &report.faults {
         println!("{name}: {fault}");
@@ -86,14 +167,29 @@ fn show(options: &Options, report: &Report) {
     if report.more_faults > 0 {
         println!("{name}: {} more", report.more_faults);
     }
-    if options.quiet && report.is_clean() {
+}
+
+fn show(options: &Options, outcome: &Outcome) {
+    let (name, report) = (options.device.display(), outcome.last());
+    show_faults(options, &outcome.before);
+    if options.quiet && outcome.code() == CLEAN {
         return;
     }
     for note in &report.notes {
         println!("{name}: note: {note}");
     }
-    if options.auto || options.preen || options.yes {
-        println!("{name}: note: this version repairs nothing");
+    if outcome.after.is_some() && !outcome.before.is_clean() {
+        println!(
+            "{name}: {} repaired, {} left",
+            outcome.repaired(),
+            report.total()
+        );
+        if outcome.repaired() > 0 {
+            show_faults(options, report);
+        }
+        if let Some(why) = &outcome.why_not {
+            println!("{name}: not repaired: {why}");
+        }
     }
     let used = report.blocks - report.free.min(report.blocks);
     println!(
@@ -109,6 +205,34 @@ fn show(options: &Options, report: &Report) {
     );
 }
 
+fn show_json(options: &Options, outcome: &Outcome) {
+    let faults = |report: &Report| -> Vec<_> {
+        let fault =
+            |f: &oxfs::check::Fault| json!({"rule": f.rule, "block": f.block, "what": f.what});
+        report.faults.iter().map(fault).collect()
+    };
+    let report = outcome.last();
+    let object = json!({
+        "device": options.device.display().to_string(),
+        "clean": report.is_clean(),
+        "found": outcome.before.total(),
+        "repaired": outcome.repaired(),
+        "left": report.total(),
+        "not_repaired_because": outcome.why_not,
+        "faults": faults(&outcome.before),
+        "faults_left": faults(report),
+        "notes": report.notes,
+        "generation": report.generation,
+        "inodes": report.inodes,
+        "directories": report.directories,
+        "blocks": report.blocks,
+        "free": report.free,
+        "nodes": report.nodes,
+        "shared_runs": report.shared_runs,
+    });
+    println!("{object:#}");
+}
+
 fn main() -> ExitCode {
     let options = match Options::try_parse() {
         Ok(options) => options,
@@ -118,9 +242,12 @@ fn main() -> ExitCode {
         }
     };
     match run(&options) {
-        Ok(report) => {
-            show(&options, &report);
-            ExitCode::from(if report.is_clean() { CLEAN } else { FAULTS })
+        Ok(outcome) => {
+            match options.json {
+                true => show_json(&options, &outcome),
+                false => show(&options, &outcome),
+            }
+            ExitCode::from(outcome.code())
         }
         Err(why) => {
             eprintln!("fsck.oxfs: {why}");

@@ -247,6 +247,7 @@ impl Checker<'_> {
         } = item.key;
         let what = format!("item ({object}, {kind}, {offset}) does not belong in this tree");
         self.fault("item-kind", item.node, what);
+        self.report.unknown = true;
     }
 
     fn forest_item(&mut self, item: &Item<'_>) {
@@ -322,6 +323,7 @@ impl Checker<'_> {
         };
         if extent.state == extent_state::UNBACKED {
             let what = format!("{id}: file block {at} without blocks");
+            self.report.unknown = true;
             return self.fault("swap-state", item.node, what);
         }
         let (start, len) = (extent.at.get(), extent.len.get());
@@ -344,6 +346,13 @@ impl Checker<'_> {
 
     /// Checks an extent item by itself and counts its blocks.
     fn extent(&mut self, item: &Item<'_>, id: &InodeId) -> Option<ExtentItem> {
+        let extent = self.whole_extent(item, id);
+        // What it is about has an owner that is not known.
+        self.report.unknown |= extent.is_none();
+        extent
+    }
+
+    fn whole_extent(&mut self, item: &Item<'_>, id: &InodeId) -> Option<ExtentItem> {
         let Ok(extent) = ExtentItem::read_from_bytes(item.data) else {
             self.fault("item-size", item.node, format!("{id}: extent item"));
             return None;

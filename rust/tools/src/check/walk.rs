@@ -152,6 +152,7 @@ impl<'a> Checker<'a> {
         }
         if expected.ptr.generation.0 > self.sb.generation.get() {
             self.fault("node-generation", at.0, "written in the future");
+            self.report.unknown |= !is_derived(tree);
         }
         let n = node::count(&block);
         let in_bounds = match (key_of(&block, 0), key_of(&block, n.wrapping_sub(1))) {

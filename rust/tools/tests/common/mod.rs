@@ -114,3 +114,46 @@ impl Random {
         self.next() % n
     }
 }
+
+/// Makes choices.
+pub trait Choice {
+    /// A number.
+    fn next(&mut self) -> u64;
+
+    /// A number less than `n`.
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+impl Choice for Random {
+    fn next(&mut self) -> u64 {
+        Self::next(self)
+    }
+}
+
+/// Choices that bytes make, each a number of up to four of them; zeros when they are used up.
+pub struct Tape<'a>(&'a [u8]);
+
+impl<'a> Tape<'a> {
+    /// Choices of `data`.
+    pub fn new(data: &'a [u8]) -> Self {
+        Self(data)
+    }
+
+    fn take(&mut self, bytes: usize) -> u64 {
+        let (head, rest) = self.0.split_at(bytes.min(self.0.len()));
+        self.0 = rest;
+        head.iter().fold(0, |n, &byte| (n << 8) | u64::from(byte))
+    }
+}
+
+impl Choice for Tape<'_> {
+    fn next(&mut self) -> u64 {
+        self.take(8)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.take(if n <= 256 { 1 } else { 4 }) % n
+    }
+}

@@ -115,16 +115,16 @@ pub const MORE: &[Case] = &[
             let places = Geometry::of_volume(SMALL)
                 .expect("geometry")
                 .bitmap_places(0);
+            let bits = places.map(|place| read(disk, place));
             change(
                 disk,
                 tree_kind::SPACE,
                 item_kind::SPACE,
                 0,
                 |item: &mut SpaceItem| {
-                    let place = places[usize::from(item.place)];
-                    let crc = bitmap_crc(&sb.metadata_uuid, place, future, &read(disk, place));
+                    let i = usize::from(item.place);
                     item.generation = future.0.into();
-                    item.crc = crc.into();
+                    item.crc = bitmap_crc(&sb.metadata_uuid, places[i], future, &bits[i]).into();
                 },
             );
         },
@@ -278,7 +278,14 @@ pub const MORE: &[Case] = &[
     ),
     (
         "kind of an item",
-        |disk, _| rekey(disk, tree_kind::SWAP, |_| true, |key| key.kind = 9),
+        |disk, _| {
+            rekey(
+                disk,
+                tree_kind::SWAP,
+                |key| key.offset > 0,
+                |key| key.kind = 9,
+            )
+        },
         &["item-kind", "bitmap-leak", "super-free"],
         &["item-kind", "bitmap-leak", "super-free"],
     ),
@@ -308,16 +315,16 @@ pub const MORE: &[Case] = &[
                 },
             );
         },
-        &["node-bounds"],
-        &["node-bounds"],
+        &["node-bounds", "dir-size"],
+        &["node-bounds", "dir-size"],
     ),
     (
         "generation of the super block",
         |disk, _| {
-            supers(disk, |sb| sb.generation = (sb.generation.get() - 1).into());
+            supers(disk, |sb| sb.generation = 1.into());
         },
-        &["node-generation"],
-        &["node-generation"],
+        &["node-generation", "bitmap-generation", "extent-generation"],
+        &["node-generation", "bitmap-generation", "extent-generation"],
     ),
     (
         "root of the refs tree",
@@ -372,8 +379,8 @@ pub const MORE: &[Case] = &[
     (
         "the root directory",
         |disk, _| remove(disk, SUBVOL, Key::new(2, item_kind::INODE, 0)),
-        &["inode-missing", "root-missing"],
-        &["inode-missing", "root-missing"],
+        &["inode-missing", "root-missing", "dir-unreachable"],
+        &["inode-missing", "root-missing", "dir-unreachable"],
     ),
     (
         "the group of a space item",
