@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{at, formatted, mount, new_inode, root, Random, SMALL};
+use common::{at, formatted, mount, new_inode, root, Choice, Random, Tape, SMALL};
 use oxfs::check::check;
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
@@ -28,6 +28,7 @@ use oxfs::engine::xattr::XattrMode;
 use oxfs::platform::Block;
 use oxfs::sim::{Image, SimDisk};
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::OnceLock;
 
 type V = Volume<SimDisk>;
 
@@ -171,7 +172,7 @@ fn metadata(image: &Image) -> (Vec<BlockNr>, Vec<BlockNr>) {
     (nodes, supers)
 }
 
-fn nasty(random: &mut Random) -> u64 {
+fn nasty(random: &mut dyn Choice) -> u64 {
     match random.below(14) {
         0 => 0,
         1 => 1,
@@ -191,7 +192,7 @@ fn nasty(random: &mut Random) -> u64 {
 }
 
 /// Writes a nasty number of 1, 2, 4 or 8 bytes somewhere into `data`.
-fn scribble(data: &mut [u8], random: &mut Random) {
+fn scribble(data: &mut [u8], random: &mut dyn Choice) {
     if data.is_empty() {
         return;
     }
@@ -207,7 +208,7 @@ fn scribble(data: &mut [u8], random: &mut Random) {
     data[at..end].copy_from_slice(&value[..end - at]);
 }
 
-fn damage_node(block: &mut Block, random: &mut Random) {
+fn damage_node(block: &mut Block, random: &mut dyn Choice) {
     let n = node::count(block) as u64;
     match random.below(8) {
         // Anywhere in the header, the slots or the values.
@@ -223,7 +224,7 @@ fn damage_node(block: &mut Block, random: &mut Random) {
     node::seal(block);
 }
 
-fn damage(disk: &SimDisk, nodes: &[BlockNr], supers: &[BlockNr], random: &mut Random) {
+fn damage(disk: &SimDisk, nodes: &[BlockNr], supers: &[BlockNr], random: &mut dyn Choice) {
     for _ in 0..1 + random.below(3) {
         if random.below(12) == 0 {
             // The same in all copies.
@@ -287,7 +288,7 @@ fn read_inode(volume: &V, disk: &SimDisk, id: InodeId) {
     }
 }
 
-fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut Random) {
+fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut dyn Choice) {
     let start = random.below(450);
     let len = 1 + random.below(60);
     match random.below(10) {
@@ -358,7 +359,7 @@ fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut Random) {
     }
 }
 
-fn change_names(volume: &V, random: &mut Random) {
+fn change_names(volume: &V, random: &mut dyn Choice) {
     let top = root(volume);
     let new = new_inode(0o100600, at(9));
     let _ = volume.create(top, b"new file", &new);
@@ -371,7 +372,7 @@ fn change_names(volume: &V, random: &mut Random) {
         .map_or(top, |(id, _)| id);
     let names: [&[u8]; 5] = [b"data", b"sub", b"swap", b"new dir", b"second name"];
     for flags in [RenameFlags::Replace, RenameFlags::Exchange] {
-        let pick = |random: &mut Random| names[random.below(5) as usize];
+        let pick = |random: &mut dyn Choice| names[random.below(5) as usize];
         let (old_name, new_name) = (pick(random), pick(random));
         let (old_dir, new_dir) = (top, if random.below(2) == 0 { top } else { sub });
         let _ = volume.rename(&Rename {
@@ -402,7 +403,9 @@ fn finish(volume: &V, id: InodeId) {
     }
 }
 
-fn exercise(disk: &SimDisk, random: &mut Random) {
+/// Mounts, reads and changes what there is; `careful` as the kernel does it, which changes the content of
+/// regular files only.
+fn exercise(disk: &SimDisk, random: &mut dyn Choice, careful: bool) {
     let _ = check(disk);
     let Ok(volume) = Volume::mount(disk.clone(), &MountOptions { read_only: false }) else {
         return;
@@ -414,6 +417,9 @@ fn exercise(disk: &SimDisk, random: &mut Random) {
         read_inode(&volume, disk, *id);
     }
     let _ = volume.statfs();
+    if careful {
+        found.retain(|(_, kind)| *kind == FileType::Regular);
+    }
     // Reading may have found the damage and stopped all changes: changes meet it first then.
     drop(volume);
     let Ok(volume) = Volume::mount(disk.clone(), &MountOptions { read_only: false }) else {
@@ -444,13 +450,92 @@ fn exercise(disk: &SimDisk, random: &mut Random) {
     };
     if volume.open_subvolume(second.subvol).is_ok() {
         read_all(&volume, second, 0, &mut found);
-        change(&volume, disk, second, random);
+        if !careful {
+            change(&volume, disk, second, random);
+        }
         let _ = volume.delete_subvolume(top, b"snapshot", at(9));
         let _ = volume.drop_step(second.subvol);
     }
     let _ = volume.trim_group(0, 1);
     let _ = volume.unmount();
     let _ = check(disk);
+}
+
+/// An image, its nodes and its super blocks.
+type Parts = (Image, Vec<BlockNr>, Vec<BlockNr>);
+
+/// The intact volume.
+fn start() -> &'static Parts {
+    static START: OnceLock<Parts> = OnceLock::new();
+    START.get_or_init(|| {
+        let image = rich().image();
+        let (nodes, supers) = metadata(&image);
+        (image, nodes, supers)
+    })
+}
+
+/// Fuzz target: bytes of nodes and super blocks, checksums made right: each six bytes of `data` say
+/// which block, where, and three new bytes. Then mounted, read, checked.
+pub fn fuzz_bytes(data: &[u8]) {
+    let (image, nodes, supers) = start();
+    let disk = SimDisk::with_image(SMALL, image.clone());
+    for change in data.chunks_exact(6).take(64) {
+        let at = usize::from(u16::from_le_bytes([change[1], change[2]])) % 4090;
+        let blocks = nodes.iter().chain(supers);
+        let Some(block) = blocks.cycle().nth(usize::from(change[0])) else {
+            return;
+        };
+        disk.damage(*block, |data| {
+            data[at..at + 3].copy_from_slice(&change[3..]);
+            match supers.contains(block) {
+                true => drop(super_block::seal(data, block.0)),
+                false => node::seal(data),
+            }
+        });
+    }
+    exercise(&disk, &mut Random(1), false);
+}
+
+/// Fuzz target: fields of items of an intact volume, then operations; `data` makes all choices.
+pub fn fuzz_fields(data: &[u8]) {
+    let (image, nodes, supers) = start();
+    let disk = SimDisk::with_image(SMALL, image.clone());
+    let mut tape = Tape::new(data);
+    damage(&disk, nodes, supers, &mut tape);
+    exercise(&disk, &mut tape, false);
+}
+
+/// Fuzz target: operations on an intact volume, which stays intact.
+pub fn fuzz_operations(data: &[u8]) {
+    let disk = SimDisk::with_image(SMALL, start().0.clone());
+    exercise(&disk, &mut Tape::new(data), true);
+    common::assert_clean(&disk);
+}
+
+type Target = (&'static str, fn(&[u8]));
+
+/// What the fuzzer kept: a few inputs of each target, and every one that found something.
+#[test]
+fn corpus_is_harmless() {
+    let targets: [Target; 3] = [
+        ("bytes", fuzz_bytes),
+        ("fields", fuzz_fields),
+        ("operations", fuzz_operations),
+    ];
+    for (name, target) in targets {
+        let folder = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+        let files: Vec<_> = std::fs::read_dir(&folder)
+            .expect("corpus")
+            .flatten()
+            .collect();
+        assert!(files.len() >= 8, "{folder}");
+        for file in files {
+            let data = std::fs::read(file.path()).expect("input");
+            if catch_unwind(AssertUnwindSafe(|| target(&data))).is_err() {
+                panic!("{}", file.path().display());
+            }
+        }
+    }
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -475,7 +560,7 @@ fn nothing_panics() {
         let mut random = Random(seed);
         let disk = SimDisk::with_image(SMALL, image.clone());
         damage(&disk, &nodes, &supers, &mut random);
-        if catch_unwind(AssertUnwindSafe(|| exercise(&disk, &mut random))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| exercise(&disk, &mut random, false))).is_err() {
             eprintln!("image {seed}");
             bad.push(seed);
         }
