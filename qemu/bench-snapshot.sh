@@ -37,14 +37,14 @@ milliseconds() { echo $(($(date +%s%N) / 1000000)); }
 
 # make_files FOLDER COUNT: empty files, a thousand in a folder.
 make_files() {
-	python3 - "$@" <<-'END'
-		import os, sys
-		folder, count = sys.argv[1], int(sys.argv[2])
-		for i in range(count):
-			if i % 1000 == 0:
-				os.mkdir(f"{folder}/{i // 1000}")
-			os.close(os.open(f"{folder}/{i // 1000}/{i}", os.O_CREAT | os.O_WRONLY))
-	END
+	python3 - "$@" <<'END'
+import os, sys
+folder, count = sys.argv[1], int(sys.argv[2])
+for i in range(count):
+	if i % 1000 == 0:
+		os.mkdir(f"{folder}/{i // 1000}")
+	os.close(os.open(f"{folder}/{i // 1000}/{i}", os.O_CREAT | os.O_WRONLY))
+END
 }
 
 swapfile() {
