@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 HOURS ?= 1
 SECONDS ?= 60
 
-.PHONY: help demo test test-host test-mutations test-guest test-debug crash fuzz check module tools install bench-swapon bench-engine clean
+.PHONY: help demo test test-host test-mutations test-guest test-debug crash fuzz check module tools install bench-swapon bench-snapshot bench-engine clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make tools         mkfs.oxfs, fsck.oxfs, oxfs in build/bin, their manual in build/doc'
 	@echo 'make install       module (with KDIR=...) and tools on this machine; DESTDIR, PREFIX'
 	@echo 'make bench-swapon  what swapon and swapping cost, beside other filesystems'
+	@echo 'make bench-snapshot what snapshots cost, also those who swap'
 	@echo 'make bench-engine  what the engine costs, and how that grows'
 	@echo 'make clean         remove what was built here; the cache stays'
 
@@ -39,6 +40,9 @@ demo:
 
 bench-swapon:
 	@qemu/vm -- qemu/bench-swapon.sh
+
+bench-snapshot:
+	@qemu/vm -- qemu/bench-snapshot.sh
 
 bench-engine:
 	@ci/bench-engine
