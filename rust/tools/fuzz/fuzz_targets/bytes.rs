@@ -3,7 +3,7 @@
 //! Fuzz target `bytes`: see `fuzz_bytes` in `tests/hostile.rs`, which replays the corpus.
 
 #![no_main]
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../tests/hostile.rs"]
 mod hostile;
