@@ -37,8 +37,8 @@ use zerocopy_derive as disk;
 
 /// First bytes of a super block after its checksum.
 pub const SUPER_MAGIC: [u8; 12] = *b"oxfs\xf0\x9f\x90\x82vol1";
-/// `statfs` magic: "oxfs".
-pub const STATFS_MAGIC: u32 = 0x7366_786f;
+/// `statfs` magic: "oxfs", as `stat -f` prints it.
+pub const STATFS_MAGIC: u32 = 0x6f78_6673;
 /// First bytes of a tree node after its checksum.
 pub const NODE_MAGIC: u32 = 0x6e78_6f31;
 /// The version of the format that this code reads and writes.

@@ -15,6 +15,7 @@
 //! The engine is called through [`super_block::State::query`], which reads, and
 //! [`super_block::State::join`], which changes.
 
+use crate::engine::format::STATFS_MAGIC;
 use crate::engine::types::MAX_FILE_SIZE;
 use crate::vfs;
 use crate::vfs::fs_type::Type;
@@ -63,8 +64,7 @@ pub static TYPE: Type<Oxfs> = Type::new();
 impl vfs::FileSystem for Oxfs {
     const NAME: &'static CStr = c"oxfs";
     const CACHE_NAME: &'static CStr = c"oxfs_inode_cache";
-    // "oxfs" in ASCII.
-    const MAGIC: u64 = 0x6f78_6673;
+    const MAGIC: u64 = STATFS_MAGIC as u64;
     const BLOCK_SIZE: u32 = 4096;
     const MAX_FILE_SIZE: u64 = MAX_FILE_SIZE;
 
