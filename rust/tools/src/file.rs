@@ -6,7 +6,7 @@ use crate::engine::device::{BlockDevice, Write};
 use crate::engine::error::{Error, Result};
 use crate::engine::types::{BlockNr, Run, BLOCK_SHIFT, BLOCK_SIZE};
 use crate::platform::Block;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{Advice, FallocateFlags, OFlags};
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -57,6 +57,10 @@ impl FileDevice {
             .custom_flags(flags.bits() as i32)
             .open(path)?;
         let bytes = file.seek(SeekFrom::End(0))?;
+        if is_block_device && !exclusive {
+            // A mounted volume is written past the device's page cache, which may be old.
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
         Ok(Self {
             file,
             name: path.display().to_string(),
