@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The main job as a story: a swapfile is cloned, swapon makes it private by itself, memory is
-# swapped through it, and whoever would get in the way is refused. Exits with 0 only if all of it
-# was seen.
+# swapped through it, and whoever would get in the way is refused; then snapshots of a system whose
+# swapfile is in use, and a rollback to one. Exits with 0 only if all of it was seen.
 #
-# vm: --memory 512M --disk 2G --timeout 300
+# vm: --memory 512M --disk 2G --timeout 420
 
 set -uo pipefail
 
@@ -93,7 +93,50 @@ promise "the clone's content did not change" "$(yes_if test "$sum" = "$(sha256su
 zeros=$(tail -c +4097 $file | tr -d '\0' | head -c 1 | wc -c)
 promise 'the swapfile reads as zeros' "$(yes_if test $off -eq 0 -a "$zeros" -eq 0)" '384 MiB read'
 
-tell '7. Unmount and check.'
+tell '7. A system in a subvolume, with a swapfile. Memory is swapped while ten snapshots are taken of it.'
+system=$mnt/system
+rm $file $clone
+oxfs subvolume create $system && oxfs swapfile create --size 384M $system/swapfile &&
+	echo good >$system/version && sync && swapon $system/swapfile || exit 1
+moved() { filefrag -v $system/swapfile | grep -E '^ *[0-9]+:'; }
+before=$(moved)
+"$(dirname "$0")/tests/swapmem.py" -o -r 2 300 >/tmp/wrong &
+stress=$!
+out0=$(vmstat pswpout) free0=$(oxfs --json filesystem usage $mnt | jq .free) taken=0
+start=$(date +%s%N)
+for i in {1..10}; do
+	oxfs subvolume snapshot -r $system "$mnt/snapshot$i" >/tmp/answer 2>&1 && taken=$((taken + 1))
+	sleep 0.2
+done
+took=$((($(date +%s%N) - start) / 1000000 / 10 - 200))
+sync
+held=$(((free0 - $(oxfs --json filesystem usage $mnt | jq .free)) / 1024))
+wait $stress
+stress=$?
+oxfs subvolume list $mnt | sed 's/^/   /' | head -n 4
+promise 'an active swapfile is no obstacle' "$(yes_if test $taken -eq 10)" \
+	"$taken of 10 snapshots, $took ms each, $(($(vmstat pswpout) - out0)) pages out"
+promise 'snapshots hold nothing of swap' "$(yes_if test $held -lt 10240)" \
+	"384 MiB of swap, 10 snapshots: $held KiB"
+promise 'the swapfile does not move' "$(yes_if test "$before" = "$(moved)")" \
+	"$(moved | wc -l) extents"
+promise 'what comes back is what went out' "$(yes_if test $stress -eq 0)" "$(cat /tmp/wrong) wrong pages"
+
+tell '8. An upgrade goes wrong. Back to the snapshot: it becomes what is mounted, and swapon works in it.'
+echo bad >$system/version
+swapoff $system/swapfile
+oxfs subvolume snapshot $mnt/snapshot1 $mnt/again && oxfs subvolume set-default $mnt/again &&
+	umount $mnt && mount -t oxfs $disk $mnt || exit 1
+swapon $mnt/swapfile
+on=$?
+dmesg | grep 'oxfs.*swap' | tail -n 1 | sed 's/^/   /'
+promise 'after a rollback swapon works' "$(yes_if test $on -eq 0)" "$(oxfs --json swapfile status $mnt | jq -c '.[0].new_blocks') blocks of its own"
+promise 'the system is as it was' "$(yes_if test "$(cat $mnt/version)" = good)" "version: $(cat $mnt/version)"
+"$(dirname "$0")/tests/swapmem.py" -o 200 >/tmp/wrong
+promise 'it is swapped to' "$(yes_if test $? -eq 0)" "$(cat /tmp/wrong) wrong pages"
+swapoff $mnt/swapfile
+
+tell '9. Unmount and check.'
 umount $mnt && fsck.oxfs -n $disk
 promise 'fsck finds nothing' "$(yes_if test $? -eq 0)" "$(blockdev --getsize64 $disk) bytes"
 
