@@ -2,6 +2,7 @@
 
 //! The items of a subvolume tree, inode by inode, in the order of the tree.
 
+use super::homes::Stand;
 use super::names::{Entry, InodeFacts, Names, Parent};
 use super::walk::Item;
 use super::Checker;
@@ -13,8 +14,8 @@ use crate::engine::hash::siphash;
 use crate::engine::node::Key;
 use crate::engine::repair::Mend;
 use crate::engine::types::{
-    FileType, Ino, InodeId, SubvolId, INODE_SWAP, MAX_FILE_SIZE, MAX_INO, MAX_LINKS, MAX_NAME,
-    MAX_SYMLINK, ROOT_INO,
+    FileType, Ino, InodeId, SubvolId, INODE_SUBVOLUME, INODE_SWAP, MAX_FILE_SIZE, MAX_INO,
+    MAX_LINKS, MAX_NAME, MAX_SYMLINK, ROOT_INO,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -67,6 +68,7 @@ impl Checker<'_> {
             has_swap: self.swap.iter().any(|run| run.id.subvol == id),
             dropping: item.flags.get() & DROPPED != 0,
         };
+        self.last_snapshot = item.last_snapshot.get();
         let complete = self.walk(tree_kind::SUBVOLUME, item.root, &mut |checker, item| {
             files.item(checker, item);
         });
@@ -339,10 +341,14 @@ impl Files {
         let Some(extent) = checker.extent(item, &id) else {
             return;
         };
+        let (at, len) = (extent.at.get(), extent.len.get());
+        if extent.state != extent_state::UNBACKED && !checker.said_shared(at, len) {
+            let generation = extent.generation.get();
+            checker.not_after_snapshot("extent-snapshot", item.node, generation, item.shared);
+        }
         if item.key.offset < self.current.extents_end {
             self.fault(checker, "extent-overlap", item.node, "extents overlap");
         }
-        let len = extent.len.get();
         self.current.extents_end = item.key.offset.saturating_add(len);
         self.current.blocks = self.current.blocks.saturating_add(len);
         if self.has_swap {
@@ -394,6 +400,22 @@ impl Files {
         let swap = inode.flags.get() & INODE_SWAP != 0;
         if swap && kind != FileType::Regular {
             bad("swap-flag", "swap flag on something that is no file".into());
+        }
+        if inode.flags.get() & INODE_SUBVOLUME != 0 {
+            if kind != FileType::Directory {
+                bad(
+                    "home-flag",
+                    "marked as a subvolume's, but no directory".into(),
+                );
+            } else if !self.dropping {
+                let stand = Stand {
+                    subvol: inode.rdev.get(),
+                    entries: current.entries,
+                    named: inode.nlink.get() > 0,
+                    node: current.node,
+                };
+                checker.stands.insert(id, stand);
+            }
         }
         match kind {
             FileType::Directory if size != current.names_len => {

@@ -9,11 +9,13 @@
 //! 1. [`supers`]: the super block that a mount would take.
 //! 2. [`walk`]: every tree from its root; each block that something points to is counted
 //!    ([`owners`]); items are taken apart by [`files`] (subvolume trees) and here (the others).
-//! 3. The counts against the refs tree and the bitmaps ([`space`]), names against inodes ([`names`]).
+//! 3. The counts against the refs tree and the bitmaps ([`space`]), names against inodes ([`names`]),
+//!    subvolumes against the directories that stand for them ([`homes`]).
 //!
 //! Memory grows with what the volume holds (names, shared runs, groups in use), not with its size.
 
 mod files;
+mod homes;
 mod names;
 mod owners;
 mod rebuild;
@@ -154,6 +156,10 @@ struct Checker<'a> {
     swap: Vec<SwapRun>,
     space: HashMap<u64, (SpaceItem, u64)>,
     forest: Vec<(u64, ForestItem)>,
+    /// Directories that were made to stand for a subvolume, other than in one that is being dropped.
+    stands: HashMap<InodeId, homes::Stand>,
+    /// The last snapshot of the subvolume that is being walked.
+    last_snapshot: u64,
 }
 
 /// Checks the volume on `dev`. An error means that there is none, or that it cannot be read at all.
@@ -186,6 +192,8 @@ pub fn examine(
         swap: Vec::new(),
         space: HashMap::new(),
         forest: Vec::new(),
+        stands: HashMap::new(),
+        last_snapshot: 0,
     };
     checker.trees();
     checker.subvolumes();
@@ -399,7 +407,8 @@ impl Checker<'_> {
     fn subvolumes(&mut self) {
         let forest = std::mem::take(&mut self.forest);
         let default = self.sb.default_subvolume.get();
-        if !self.incomplete && !forest.iter().any(|(id, _)| *id == default) {
+        let alive = |(id, item): &(u64, ForestItem)| *id == default && item.flags.get() & 2 == 0;
+        if !self.incomplete && !forest.iter().any(alive) {
             self.fault("forest-default", 0, format!("no subvolume {default}"));
         }
         for (id, item) in &forest {
@@ -408,6 +417,7 @@ impl Checker<'_> {
         if self.incomplete {
             return;
         }
+        self.homes(&forest);
         let lost: Vec<_> = self
             .swap
             .iter()

@@ -128,6 +128,21 @@ impl Checker<'_> {
         }
     }
 
+    /// Whether the refs tree says that all of `[start, start + len)` have more than one owner, or for
+    /// one block whether it has.
+    pub fn said_shared(&self, start: u64, len: u64) -> bool {
+        let mut at = start;
+        let mut next = self.refs.partition_point(|run| run.start + run.len <= at);
+        while let Some(run) = self.refs.get(next).filter(|run| run.start <= at) {
+            at = run.start + run.len;
+            if at >= start + len {
+                return true;
+            }
+            next += 1;
+        }
+        false
+    }
+
     /// The leaf of the refs tree that speaks about `block`.
     fn refs_node(&self, block: u64) -> u64 {
         let after = self.refs.partition_point(|run| run.start <= block);

@@ -19,6 +19,8 @@ pub struct Item<'a> {
     pub data: &'a [u8],
     /// Whether this walk is the first to reach the leaf: what a shared node points to counts once.
     pub counted: bool,
+    /// Whether the leaf or a node on the way to it has more than one owner.
+    pub shared: bool,
 }
 
 /// What is known of a node before it is read.
@@ -30,6 +32,7 @@ struct Expected {
     upper: Option<Key>,
     is_root: bool,
     counted: bool,
+    shared: bool,
 }
 
 type Visit<'v, 'a> = &'v mut dyn FnMut(&mut Checker<'a>, &Item<'_>);
@@ -66,6 +69,7 @@ impl<'a> Checker<'a> {
             upper: None,
             is_root: true,
             counted: true,
+            shared: false,
         };
         let complete = self.walk_node(tree, expected, visit);
         self.incomplete |= !complete;
@@ -89,6 +93,15 @@ impl<'a> Checker<'a> {
                 (self.progress)(self.report.nodes);
             }
         }
+        if tree == tree_kind::SUBVOLUME {
+            expected.shared |= self.said_shared(at, 1);
+            self.not_after_snapshot(
+                "node-snapshot",
+                at,
+                expected.ptr.generation.0,
+                expected.shared,
+            );
+        }
         let Some(block) = self.read_node(tree, &expected) else {
             return false;
         };
@@ -106,6 +119,7 @@ impl<'a> Checker<'a> {
                         key,
                         data,
                         counted: expected.counted,
+                        shared: expected.shared,
                     },
                 );
             } else {
@@ -126,6 +140,22 @@ impl<'a> Checker<'a> {
             }
         }
         complete
+    }
+
+    /// What other trees share was there when the subvolume's last snapshot was taken: that newer
+    /// things belong to it alone is what writing in place relies on.
+    pub fn not_after_snapshot(
+        &mut self,
+        rule: &'static str,
+        at: u64,
+        generation: u64,
+        shared: bool,
+    ) {
+        if shared && generation > self.last_snapshot {
+            let last = self.last_snapshot;
+            let what = format!("shared, of generation {generation}, last snapshot {last}");
+            self.fault(rule, at, what);
+        }
     }
 
     fn read_node(&mut self, tree: u8, expected: &Expected) -> Option<Box<Block>> {
