@@ -14,7 +14,8 @@ use common::{assert_clean, formatted, mount, Random, SMALL};
 use oxfs::check::check;
 use oxfs::engine::format::Geometry;
 use oxfs::engine::inode::NewInode;
-use oxfs::engine::types::BlockNr;
+use oxfs::engine::subvolume::TOP;
+use oxfs::engine::types::{BlockNr, InodeId, SubvolId};
 use oxfs::sim::{Cut, History, SimDisk};
 use std::fmt;
 use std::io::Write;
@@ -112,7 +113,7 @@ fn recover(disk: &SimDisk, world: &World, cut: &Cut, tried: &Tried, random: &mut
     // The recovery is cut as well.
     Tried::count(&tried.recoveries);
     disk.record();
-    finish_orphans(disk);
+    finish(disk);
     work_on(disk);
     let history = disk.history().expect("history");
     history.cuts(|_, inner| {
@@ -136,14 +137,27 @@ fn recover(disk: &SimDisk, world: &World, cut: &Cut, tried: &Tried, random: &mut
     });
 }
 
-fn finish_orphans(disk: &SimDisk) {
+/// What a mount goes on with: orphans, and subvolumes that were deleted.
+fn finish(disk: &SimDisk) {
     let volume = mount(disk);
-    let subvol = volume.default_subvolume();
-    while let Some(ino) = volume.orphan_next(subvol, None).expect("orphan_next") {
-        let id = oxfs::engine::types::InodeId { subvol, ino };
-        while !volume.finish_orphan(id).expect("finish_orphan").value {}
+    let mut from = TOP;
+    while let Some(info) = volume.next_subvolume(from).expect("next_subvolume") {
+        let subvol = info.id;
+        from = SubvolId(subvol.0 + 1);
+        volume.open_subvolume(subvol).expect("open_subvolume");
+        if info.dropping {
+            while !volume.drop_step(subvol).expect("drop_step").value {
+                volume.commit().expect("commit");
+            }
+            continue;
+        }
+        while let Some(ino) = volume.orphan_next(subvol, None).expect("orphan_next") {
+            let id = InodeId { subvol, ino };
+            while !volume.finish_orphan(id).expect("finish_orphan").value {}
+        }
     }
     volume.commit().expect("commit");
+    assert_eq!(volume.next_dropping(TOP), Ok(None));
 }
 
 /// The next commits work.

@@ -4,6 +4,7 @@
 
 #![allow(dead_code)]
 
+pub mod states;
 pub mod world;
 
 use oxfs::check::check;

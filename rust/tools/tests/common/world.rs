@@ -2,54 +2,24 @@
 
 //! A volume under random work, and the states that a crash may show.
 //!
-//! Files in one directory, written through the engine as the kernel does it: new blocks are written
+//! Subvolumes and snapshots that hang in each other, with files in their root directories, written through the engine as the kernel does it: new blocks are written
 //! first and mapped after, blocks that belong to one file alone are overwritten in place. The
 //! model keeps a copy of everything at each acknowledged commit.
 
-use super::{at, mount, new_inode, root, Random, SimVolume};
+use super::states::{
+    difference, matches, read_all, show, Cell, Committed, File, Subvolume, Subvolumes, SPAN,
+};
+use super::{at, mount, new_inode, Random, SimVolume};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::error::Error;
-use oxfs::engine::mount::MountOptions;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::rename::{Rename, RenameFlags};
 use oxfs::engine::snapshot::NewSnapshot;
-use oxfs::engine::subvolume::root_of;
-use oxfs::engine::types::{
-    Backing, BlockNr, FileBlock, FileType, InodeId, Run, SubvolId, ROOT_INO,
-};
-use oxfs::engine::volume::Volume;
+use oxfs::engine::subvolume::{root_of, NewSubvolume};
+use oxfs::engine::types::{Backing, BlockNr, FileBlock, InodeId, Run, SubvolId};
 use oxfs::sim::SimDisk;
 use std::collections::BTreeMap;
-
-/// What is at a block of a file; absent is a hole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cell {
-    Zero,
-    /// The number that the block is full of, and whether its mapping was committed.
-    Data(u64, bool),
-}
-
-#[derive(Debug, Clone, Default, PartialEq)]
-struct File {
-    /// The same through renames.
-    uid: u64,
-    cells: BTreeMap<u64, Cell>,
-    size: u64,
-}
-
-type Files = BTreeMap<Vec<u8>, File>;
-/// Snapshots by their number.
-type Snapshots = BTreeMap<u64, Files>;
-
-/// An acknowledged state, and what was written in place after it.
-#[derive(Debug, Clone, Default)]
-struct Committed {
-    files: Files,
-    snapshots: Snapshots,
-    /// By file and block: numbers written in place since, in order.
-    in_place: BTreeMap<(u64, u64), Vec<u64>>,
-}
 
 /// What a disk shows after a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,32 +30,26 @@ pub enum Found {
     Nothing,
 }
 
-/// What a directory on a disk shows: size and content of each file.
-type Shown = BTreeMap<Vec<u8>, (u64, Content)>;
-
-/// The content of a file on a disk: for each block that is no hole the numbers in its sectors.
-type Content = BTreeMap<u64, [u64; 8]>;
+/// A file: its subvolume and its name there.
+type Spot = (u64, Vec<u8>);
 
 pub struct World {
     disk: SimDisk,
     volume: SimVolume,
     random: Random,
-    files: Files,
-    snapshots: Snapshots,
+    subvolumes: Subvolumes,
     states: Vec<Committed>,
     next: u64,
     clock: i64,
     /// What was done, for whoever looks at a failure.
     log: Vec<String>,
     /// Staged and not yet mapped: a write that is under way while others commit.
-    pending: Option<(Vec<u8>, u64, Run, u64)>,
+    pending: Option<(Spot, u64, Run, u64)>,
 }
 
 const NAMES: u64 = 9;
-/// No history makes so many.
-const MOST_SUBVOLUMES: u64 = 24;
-/// Blocks of a file, so that a few fill the smallest volume.
-const SPAN: u64 = 300;
+/// Most subvolumes at a time.
+const SUBVOLUMES: usize = 5;
 
 fn block_of(number: u64) -> [u8; 4096] {
     let mut block = [0; 4096];
@@ -95,34 +59,22 @@ fn block_of(number: u64) -> [u8; 4096] {
     block
 }
 
-fn sectors_of(block: &[u8; 4096]) -> [u64; 8] {
-    std::array::from_fn(|i| {
-        let sector = &block[i * 512..][..512];
-        let number = u64::from_le_bytes(sector[..8].try_into().expect("eight bytes"));
-        let whole = sector
-            .chunks_exact(8)
-            .all(|piece| piece == number.to_le_bytes());
-        if whole {
-            number
-        } else {
-            u64::MAX
-        }
-    })
-}
-
 impl World {
     /// A name that no state has.
     pub const AFTER_CRASH: &'static [u8] = b"after the crash";
 
     pub fn new(disk: SimDisk, seed: u64) -> Self {
         let volume = mount(&disk);
+        let empty = Subvolumes::from([(0, Subvolume::default())]);
         Self {
             disk,
             volume,
             random: Random(seed.wrapping_mul(0x9e37_79b9).wrapping_add(1)),
-            files: Files::new(),
-            snapshots: Snapshots::new(),
-            states: vec![Committed::default()],
+            subvolumes: empty.clone(),
+            states: vec![Committed {
+                subvolumes: empty,
+                in_place: BTreeMap::new(),
+            }],
             next: 1,
             clock: 100,
             log: Vec::new(),
@@ -135,23 +87,63 @@ impl World {
         format!("file {n}").into_bytes()
     }
 
-    fn id(&self, name: &[u8]) -> InodeId {
+    fn id(&self, spot: &Spot) -> InodeId {
         self.volume
-            .lookup(root(&self.volume), name)
+            .lookup(root_of(SubvolId(spot.0)), &spot.1)
             .expect("lookup")
             .expect("name")
             .0
     }
 
-    fn existing(&mut self) -> Option<Vec<u8>> {
-        let n = self.random.below(self.files.len().max(1) as u64) as usize;
-        self.files.keys().nth(n).cloned()
+    fn file(&self, spot: &Spot) -> &File {
+        &self.subvolumes[&spot.0].files[&spot.1]
+    }
+
+    fn file_mut(&mut self, spot: &Spot) -> &mut File {
+        self.files(spot.0).get_mut(&spot.1).expect("file")
+    }
+
+    fn files(&mut self, subvol: u64) -> &mut BTreeMap<Vec<u8>, File> {
+        &mut self.subvolume(subvol).files
+    }
+
+    fn subvolume(&mut self, subvol: u64) -> &mut Subvolume {
+        self.subvolumes.get_mut(&subvol).expect("subvolume")
+    }
+
+    /// A subvolume: the top level more often than others.
+    fn some_subvolume(&mut self) -> u64 {
+        let n = self.random.below(2 * self.subvolumes.len() as u64) as usize;
+        self.subvolumes.keys().nth(n).copied().unwrap_or(0)
+    }
+
+    /// A subvolume other than the top level, the one that it hangs in, and its name there.
+    fn nested(&mut self) -> Option<(u64, u64, Vec<u8>)> {
+        let n = self.random.below(self.subvolumes.len() as u64) as usize;
+        let id = self
+            .subvolumes
+            .keys()
+            .nth(n)
+            .copied()
+            .filter(|id| *id > 0)?;
+        self.subvolumes.iter().find_map(|(parent, subvolume)| {
+            let mut nested = subvolume.nested.iter();
+            let (name, _) = nested.find(|(_, leads)| **leads == Some(id))?;
+            Some((id, *parent, name.clone()))
+        })
+    }
+
+    fn existing(&mut self) -> Option<Spot> {
+        let subvol = self.some_subvolume();
+        let files = &self.subvolumes[&subvol].files;
+        let n = self.random.below(files.len().max(1) as u64) as usize;
+        Some((subvol, files.keys().nth(n)?.clone()))
     }
 
     /// One random operation. A full volume is no failure.
     pub fn step(&mut self) {
         self.clock += 1;
-        let choice = self.random.below(26);
+        let choice = self.random.below(31);
         self.log.push(format!("operation {choice}"));
         let result = match choice {
             0..3 => self.create(),
@@ -167,7 +159,10 @@ impl World {
             19 => self.flush(),
             20 => self.swap(),
             21 => self.snapshot(),
-            22 => self.drop_snapshot(),
+            22 => self.create_subvolume(),
+            23 => self.delete_subvolume(),
+            24..27 => self.drop_some(),
+            27 => self.move_subvolume(),
             _ => {
                 self.commit();
                 Ok(())
@@ -182,21 +177,22 @@ impl World {
 
     pub fn commit(&mut self) {
         self.volume.commit().expect("commit");
-        for file in self.files.values_mut() {
-            for cell in file.cells.values_mut() {
-                if let Cell::Data(_, committed) = cell {
-                    *committed = true;
+        for subvolume in self.subvolumes.values_mut() {
+            for file in subvolume.files.values_mut() {
+                for cell in file.cells.values_mut() {
+                    if let Cell::Data(_, committed) = cell {
+                        *committed = true;
+                    }
                 }
             }
         }
-        self.acknowledge(self.files.clone(), self.snapshots.clone());
+        self.acknowledge(self.subvolumes.clone());
     }
 
-    fn acknowledge(&mut self, files: Files, snapshots: Snapshots) {
+    fn acknowledge(&mut self, subvolumes: Subvolumes) {
         self.log.push(format!("state {}", self.states.len()));
         self.states.push(Committed {
-            files,
-            snapshots,
+            subvolumes,
             in_place: BTreeMap::new(),
         });
         self.disk.mark(self.states.len() as u64 - 1);
@@ -206,8 +202,8 @@ impl World {
     fn flush(&mut self) -> Result<(), Error> {
         self.volume.flush()?;
         let last = self.states.last().expect("a state").clone();
-        let mut files = last.files;
-        for file in files.values_mut() {
+        let mut subvolumes = last.subvolumes;
+        for file in subvolumes.values_mut().flat_map(|s| s.files.values_mut()) {
             for (block, cell) in &mut file.cells {
                 if let Some(number) = last
                     .in_place
@@ -218,21 +214,21 @@ impl World {
                 }
             }
         }
-        self.acknowledge(files, last.snapshots);
+        self.acknowledge(subvolumes);
         Ok(())
     }
 
     fn create(&mut self) -> Result<(), Error> {
-        let name = self.name();
+        let (subvol, name) = (self.some_subvolume(), self.name());
         let new = new_inode(0o100600, at(self.clock));
-        match self.volume.create(root(&self.volume), &name, &new) {
+        match self.volume.create(root_of(SubvolId(subvol)), &name, &new) {
             Ok(_) => {
                 self.next += 1;
                 let file = File {
                     uid: self.next,
                     ..File::default()
                 };
-                assert!(self.files.insert(name, file).is_none());
+                assert!(self.files(subvol).insert(name, file).is_none());
                 Ok(())
             }
             Err(Error::Exists) => Ok(()),
@@ -290,14 +286,15 @@ impl World {
 
     fn write_in_place(
         &mut self,
-        name: &[u8],
+        name: &Spot,
         id: InodeId,
         at: u64,
         run: Run,
     ) -> Result<u64, Error> {
         for i in 0..run.len {
             let number = self.put(run.start.0 + i)?;
-            let file = self.files.get_mut(name).expect("file");
+            let file = self.subvolumes.get_mut(&name.0).expect("subvolume");
+            let file = file.files.get_mut(&name.1).expect("file");
             let old = file.cells.get(&(at + i)).copied();
             let committed = matches!(old, Some(Cell::Data(_, true)));
             file.cells.insert(at + i, Cell::Data(number, committed));
@@ -313,13 +310,13 @@ impl World {
         self.map(name, id, at, run.len, Written::InPlace)?;
         self.log.push(format!(
             "{} {at}: in place {run}, up to {}",
-            show(name),
+            show(&name.1),
             self.next
         ));
         Ok(run.len)
     }
 
-    fn write_staged(&mut self, name: &[u8], at: u64, run: Run) -> Result<u64, Error> {
+    fn write_staged(&mut self, name: &Spot, at: u64, run: Run) -> Result<u64, Error> {
         let mut numbers = Vec::new();
         for i in 0..run.len {
             numbers.push(self.put(run.start.0 + i)?);
@@ -328,10 +325,10 @@ impl World {
         self.map(name, id, at, run.len, Written::Staged(run.start))?;
         self.log.push(format!(
             "{} {at}: staged {run}, up to {}",
-            show(name),
+            show(&name.1),
             self.next
         ));
-        let file = self.files.get_mut(name).expect("file");
+        let file = self.file_mut(name);
         for (i, number) in (0..).zip(numbers) {
             file.cells.insert(at + i, Cell::Data(number, false));
         }
@@ -340,7 +337,7 @@ impl World {
 
     fn map(
         &mut self,
-        name: &[u8],
+        name: &Spot,
         id: InodeId,
         at: u64,
         len: u64,
@@ -349,7 +346,7 @@ impl World {
         let size = (at + len) * 4096;
         self.volume
             .finish_write(id, FileBlock(at), len, written, Some(size))?;
-        let file = self.files.get_mut(name).expect("file");
+        let file = self.file_mut(name);
         file.size = file.size.max(size);
         Ok(())
     }
@@ -365,7 +362,7 @@ impl World {
         self.volume.reserve(4)?;
         let run = self.volume.stage(id, FileBlock(start), 4)?;
         self.volume.unreserve(4 - run.len);
-        let uid = self.files[&name].uid;
+        let uid = self.file(&name).uid;
         self.pending = Some((name, start, run, uid));
         Ok(())
     }
@@ -375,7 +372,11 @@ impl World {
             return Ok(());
         };
         // The file may have gone, or become another.
-        if self.files.get(&name).is_some_and(|file| file.uid == uid) {
+        let there = self
+            .subvolumes
+            .get(&name.0)
+            .and_then(|s| s.files.get(&name.1));
+        if there.is_some_and(|file| file.uid == uid) {
             let id = self.id(&name);
             self.volume.prepare_write(id, FileBlock(start), run.len)?;
             return self.write_staged(&name, start, run).map(drop);
@@ -384,8 +385,8 @@ impl World {
         Ok(())
     }
 
-    fn clear(&mut self, name: &[u8], start: u64, end: u64) {
-        let file = self.files.get_mut(name).expect("file");
+    fn clear(&mut self, name: &Spot, start: u64, end: u64) {
+        let file = self.file_mut(name);
         file.cells.retain(|at, _| !(start..end).contains(at));
     }
 
@@ -400,9 +401,9 @@ impl World {
             .value
         {}
         self.log
-            .push(format!("{} truncated to {blocks} blocks", show(&name)));
+            .push(format!("{} truncated to {blocks} blocks", show(&name.1)));
         self.clear(&name, blocks, u64::MAX);
-        self.files.get_mut(&name).expect("file").size = blocks * 4096;
+        self.file_mut(&name).size = blocks * 4096;
         Ok(())
     }
 
@@ -435,7 +436,7 @@ impl World {
                 .prealloc(id, FileBlock(at), start + len - at)?
                 .value
                 .0;
-            let file = self.files.get_mut(&name).expect("file");
+            let file = self.file_mut(&name);
             for block in at..next {
                 file.cells.entry(block).or_insert(Cell::Zero);
             }
@@ -464,10 +465,10 @@ impl World {
             })?;
             self.log.push(format!(
                 "{} {}+{} cloned to {} {}",
-                show(&from),
+                show(&from.1),
                 start + done,
                 step.value,
-                show(&to),
+                show(&to.1),
                 target + done
             ));
             self.model_clone(&from, &to, start + done, target + done, step.value);
@@ -475,19 +476,19 @@ impl World {
         }
         let size = (target + len) * 4096;
         self.volume.set_size(into, size, at(self.clock))?;
-        let file = self.files.get_mut(&to).expect("file");
+        let file = self.file_mut(&to);
         file.size = file.size.max(size);
         Ok(())
     }
 
-    fn model_clone(&mut self, from: &[u8], to: &[u8], start: u64, target: u64, len: u64) {
-        let cells = &self.files[from].cells;
+    fn model_clone(&mut self, from: &Spot, to: &Spot, start: u64, target: u64, len: u64) {
+        let cells = &self.file(from).cells;
         let part: Vec<_> = cells
             .range(start..start + len)
             .map(|(a, c)| (*a, *c))
             .collect();
         self.clear(to, target, target + len);
-        let file = self.files.get_mut(to).expect("file");
+        let file = self.file_mut(to);
         for (at, cell) in part {
             let cell = match cell {
                 Cell::Data(number, _) => Cell::Data(number, false),
@@ -503,9 +504,9 @@ impl World {
         };
         let gone = self
             .volume
-            .unlink(root(&self.volume), &name, at(self.clock))?
+            .unlink(root_of(SubvolId(name.0)), &name.1, at(self.clock))?
             .value;
-        self.files.remove(&name);
+        self.files(name.0).remove(&name.1);
         // Sometimes it is still open when the power goes.
         if self.random.below(3) > 0 {
             while !self.volume.finish_orphan(gone.id)?.value {}
@@ -514,87 +515,171 @@ impl World {
     }
 
     fn rename(&mut self) -> Result<(), Error> {
-        let (Some(old), new) = (self.existing(), self.name()) else {
+        let (Some((subvol, old)), new) = (self.existing(), self.name()) else {
             return Ok(());
         };
-        let exchange = self.files.contains_key(&new) && self.random.below(2) == 0;
-        let dir = root(&self.volume);
-        let done = self.volume.rename(&Rename {
-            old_dir: dir,
+        let exchange = self.files(subvol).contains_key(&new) && self.random.below(2) == 0;
+        let to = match self.random.below(6) {
+            0 => self.some_subvolume(),
+            _ => subvol,
+        };
+        let what = Rename {
+            old_dir: root_of(SubvolId(subvol)),
             old_name: &old,
-            new_dir: dir,
+            new_dir: root_of(SubvolId(to)),
             new_name: &new,
-            flags: if exchange {
+            flags: if exchange && to == subvol {
                 RenameFlags::Exchange
             } else {
                 RenameFlags::Replace
             },
             time: at(self.clock),
-        })?;
+        };
+        let done = self.volume.rename(&what);
+        if to != subvol {
+            assert_eq!(done.map(drop), Err(Error::CrossSubvolume));
+            return Ok(());
+        }
+        let done = done?;
         self.log.push(format!(
-            "{} renamed to {}, exchange {exchange}",
+            "{subvol}/{} renamed to {}, exchange {exchange}",
             show(&old),
             show(&new)
         ));
         if old == new {
             return Ok(());
         }
-        let moved = self.files.remove(&old).expect("file");
-        if let Some(other) = self.files.insert(new, moved).filter(|_| exchange) {
-            self.files.insert(old, other);
+        let files = self.files(subvol);
+        let moved = files.remove(&old).expect("file");
+        if let Some(other) = files.insert(new, moved).filter(|_| exchange) {
+            files.insert(old, other);
         } else if let Some((id, _)) = done.value.replaced {
             while !self.volume.finish_orphan(id)?.value {}
         }
         Ok(())
     }
 
-    /// Takes a snapshot. Nothing is being overwritten, and nothing will be before it is durable.
-    fn snapshot(&mut self) -> Result<(), Error> {
-        if self.snapshots.len() >= 3 {
+    fn create_subvolume(&mut self) -> Result<(), Error> {
+        if self.subvolumes.len() >= SUBVOLUMES {
             return Ok(());
         }
-        let name = format!("snapshot {}", self.clock);
+        let parent = self.some_subvolume();
+        let name = format!("subvolume {}", self.clock).into_bytes();
+        let new = NewSubvolume {
+            dir: root_of(SubvolId(parent)),
+            name: &name,
+            root: new_inode(0o040700, at(self.clock)),
+            uuid: [2; 16],
+        };
+        let id = self.volume.create_subvolume(&new)?.value.id.subvol.0;
+        self.subvolumes.insert(id, Subvolume::default());
+        self.subvolume(parent).nested.insert(name, Some(id));
+        self.log.push(format!("subvolume {id} in {parent}"));
+        Ok(())
+    }
+
+    /// Takes a snapshot of something. Nothing is being overwritten then.
+    fn snapshot(&mut self) -> Result<(), Error> {
+        let source = self.some_subvolume();
+        self.snapshot_of(source)
+    }
+
+    fn snapshot_of(&mut self, source: u64) -> Result<(), Error> {
+        if self.subvolumes.len() >= SUBVOLUMES {
+            return Ok(());
+        }
+        let parent = self.some_subvolume();
+        let name = format!("snapshot {}", self.clock).into_bytes();
         let new = NewSnapshot {
-            source: self.volume.default_subvolume(),
-            dir: root(&self.volume),
-            name: name.as_bytes(),
+            source: SubvolId(source),
+            dir: root_of(SubvolId(parent)),
+            name: &name,
             read_only: false,
             uuid: [3; 16],
             time: at(self.clock),
         };
-        let id = self.volume.snapshot(&new)?.value.id.subvol;
-        let mut files = self.files.clone();
-        for file in files.values_mut() {
-            // Nothing is written in place to what the snapshot has.
-            file.uid |= (id.0 + 1) << 40;
+        let id = self.volume.snapshot(&new)?.value.id.subvol.0;
+        let mut copy = self.subvolumes[&source].clone();
+        for file in copy.files.values_mut() {
+            // Nothing is written in place to both.
+            self.next += 1;
+            file.uid = self.next;
         }
-        self.snapshots.insert(id.0, files);
-        self.commit();
-        for file in self.files.values_mut() {
-            for cell in file.cells.values_mut() {
-                if let Cell::Data(_, committed) = cell {
-                    *committed = false;
-                }
-            }
+        copy.nested.values_mut().for_each(|leads| *leads = None);
+        self.subvolumes.insert(id, copy);
+        self.subvolume(parent).nested.insert(name, Some(id));
+        self.log
+            .push(format!("snapshot {id} of {source} in {parent}"));
+        if self.random.below(2) == 0 {
+            self.commit();
         }
         Ok(())
     }
 
-    /// Deletes a snapshot, with commits in between.
-    fn drop_snapshot(&mut self) -> Result<(), Error> {
-        let Some(id) = self.snapshots.keys().next().copied() else {
+    fn delete_subvolume(&mut self) -> Result<(), Error> {
+        let Some((id, parent, name)) = self.nested() else {
             return Ok(());
         };
-        let path = self.volume.path(root_of(SubvolId(id))).expect("path");
-        let top = root(&self.volume);
-        self.volume.delete_subvolume(top, &path, at(self.clock))?;
-        self.snapshots.remove(&id);
-        while !self.volume.drop_step(SubvolId(id))?.value {
-            if self.random.below(3) == 0 {
-                self.commit();
-            }
+        let dir = root_of(SubvolId(parent));
+        let done = self.volume.delete_subvolume(dir, &name, at(self.clock));
+        if self.subvolumes[&id].nested.values().any(Option::is_some) {
+            assert_eq!(done.map(drop), Err(Error::NotEmpty));
+            return Ok(());
+        }
+        done?;
+        self.subvolume(parent).nested.remove(&name);
+        self.subvolumes.remove(&id);
+        self.log.push(format!("subvolume {id} deleted"));
+        Ok(())
+    }
+
+    /// Some steps of dropping what was deleted.
+    fn drop_some(&mut self) -> Result<(), Error> {
+        for _ in 0..1 + self.random.below(4) {
+            let Some(id) = self.volume.next_dropping(SubvolId(0))? else {
+                break;
+            };
+            let gone = self.volume.drop_step(id)?.value;
+            self.log
+                .push(format!("a step of dropping {id}, gone {gone}"));
         }
         Ok(())
+    }
+
+    fn move_subvolume(&mut self) -> Result<(), Error> {
+        let Some((id, parent, name)) = self.nested() else {
+            return Ok(());
+        };
+        let to = self.some_subvolume();
+        let new = format!("moved {}", self.clock).into_bytes();
+        let done = self.volume.rename(&Rename {
+            old_dir: root_of(SubvolId(parent)),
+            old_name: &name,
+            new_dir: root_of(SubvolId(to)),
+            new_name: &new,
+            flags: RenameFlags::Replace,
+            time: at(self.clock),
+        });
+        if self.hangs_below(to, id) {
+            let error = Error::Invalid("a directory cannot go into itself");
+            assert_eq!(done.map(drop), Err(error));
+            return Ok(());
+        }
+        done?;
+        self.subvolume(parent).nested.remove(&name);
+        self.subvolume(to).nested.insert(new, Some(id));
+        self.log
+            .push(format!("subvolume {id} moved from {parent} to {to}"));
+        Ok(())
+    }
+
+    fn hangs_below(&self, id: u64, ancestor: u64) -> bool {
+        let below = |id: &u64| self.hangs_below(id.to_owned(), ancestor);
+        let parent = self
+            .subvolumes
+            .iter()
+            .find(|(_, subvolume)| subvolume.nested.values().any(|leads| *leads == Some(id)));
+        id == ancestor || parent.is_some_and(|(parent, _)| below(parent))
     }
 
     /// Activates a file as a swapfile, swaps to it, and ends that.
@@ -604,16 +689,16 @@ impl World {
         };
         let id = self.id(&name);
         let pages = (0..SPAN)
-            .take_while(|p| self.files[&name].cells.contains_key(p))
+            .take_while(|p| self.file(&name).cells.contains_key(p))
             .count() as u64;
-        let Some(&Cell::Data(header, _)) = self.files[&name].cells.get(&0) else {
+        let Some(&Cell::Data(header, _)) = self.file(&name).cells.get(&0) else {
             return Ok(());
         };
         if pages < 2 {
             return Ok(());
         }
         self.log
-            .push(format!("{} is a swapfile of {pages}", show(&name)));
+            .push(format!("{} is a swapfile of {pages}", show(&name.1)));
         self.volume.set_swapping(id, true)?;
         let plan = self.volume.plan_swap(id, pages);
         let result = plan.map(|plan| {
@@ -623,13 +708,14 @@ impl World {
             })
         });
         if let Ok(Some(())) = result {
-            let file = self.files.get_mut(&name).expect("file");
+            let file = self.file_mut(&name);
             for page in 1..pages {
                 file.cells.insert(page, Cell::Zero);
             }
             // The activation ends with a commit.
             self.commit();
             self.swap_out(id, pages)?;
+            self.snapshot_while_swapping(id, pages)?;
         }
         self.volume.set_swapping(id, false)?;
         // Without the plan's being carried out the file is as it was.
@@ -649,6 +735,35 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A snapshot does not move an active swapfile; its subvolume cannot be deleted.
+    fn snapshot_while_swapping(&mut self, id: InodeId, pages: u64) -> Result<(), Error> {
+        let before = self.swap_runs(id, pages)?;
+        match self.snapshot_of(id.subvol.0) {
+            Ok(()) | Err(Error::NoSpace) => {}
+            error => return error,
+        }
+        assert_eq!(self.swap_runs(id, pages)?, before);
+        self.swap_out(id, pages)?;
+        if id.subvol.0 != 0 {
+            let path = self.volume.path(root_of(id.subvol))?;
+            let name = path.rsplit(|byte| *byte == b'/').next().expect("name");
+            let dir = self.volume.parent(root_of(id.subvol))?;
+            let refused = self.volume.delete_subvolume(dir, name, at(self.clock));
+            assert_eq!(refused.map(drop), Err(Error::Busy));
+        }
+        Ok(())
+    }
+
+    fn swap_runs(&self, id: InodeId, pages: u64) -> Result<Vec<Run>, Error> {
+        let (mut runs, mut page) = (Vec::new(), 0);
+        while page < pages {
+            let found = self.volume.swap_run(id, page, pages)?.expect("run");
+            page += found.run.len;
+            runs.push(found.run);
+        }
+        Ok(runs)
     }
 
     /// What `disk` shows, which was cut after the commit `mark` was acknowledged.
@@ -699,170 +814,4 @@ impl World {
     pub fn is(&self, disk: &SimDisk, n: usize) -> bool {
         read_all(disk).is_some_and(|shown| matches(&self.states[n], &shown, true))
     }
-}
-
-/// All files of all subvolumes but those that are being dropped. `None` when the volume cannot be
-/// mounted or read.
-fn read_all(disk: &SimDisk) -> Option<BTreeMap<u64, Shown>> {
-    let volume = Volume::mount(disk.clone(), &MountOptions { read_only: true }).ok()?;
-    let mut shown = BTreeMap::new();
-    for id in 0..MOST_SUBVOLUMES {
-        let subvol = SubvolId(id);
-        let dropping = volume.next_dropping(subvol).ok()? == Some(subvol);
-        if dropping || volume.open_subvolume(subvol) == Err(Error::NotFound) {
-            continue;
-        }
-        let top = InodeId {
-            subvol,
-            ino: ROOT_INO,
-        };
-        shown.insert(id, read_dir(&volume, disk, top)?);
-    }
-    Some(shown)
-}
-
-fn read_dir(volume: &SimVolume, disk: &SimDisk, top: InodeId) -> Option<Shown> {
-    let mut entries = Vec::new();
-    volume.readdir(top, 2, 1000, &mut entries).ok()?;
-    let mut files = Shown::new();
-    for entry in entries
-        .iter()
-        .filter(|entry| entry.kind == FileType::Regular && *entry.name != *World::AFTER_CRASH)
-    {
-        let size = volume.inode(entry.id).ok()?.size;
-        files.insert(
-            entry.name.to_vec(),
-            (size, read_file(volume, disk, entry.id)?),
-        );
-    }
-    Some(files)
-}
-
-fn read_file(volume: &SimVolume, disk: &SimDisk, id: InodeId) -> Option<Content> {
-    let mut content = Content::new();
-    let end = 3 * SPAN;
-    let mut at = 0;
-    while at < end {
-        let map = volume.map(id, FileBlock(at), end - at).ok()?;
-        for i in 0..map.len {
-            let numbers = match map.backing {
-                Backing::Hole => continue,
-                Backing::Unbacked | Backing::Prealloc { .. } => [0; 8],
-                Backing::Written { at: block, .. } => {
-                    let mut data = [0; 4096];
-                    disk.read(BlockNr(block.0 + i), &mut data).ok()?;
-                    sectors_of(&data)
-                }
-            };
-            content.insert(at + i, numbers);
-        }
-        at += map.len;
-    }
-    Some(content)
-}
-
-fn matches(state: &Committed, shown: &BTreeMap<u64, Shown>, with_in_place: bool) -> bool {
-    let mut subvolumes: BTreeMap<_, _> = state.snapshots.iter().map(|(id, f)| (*id, f)).collect();
-    subvolumes.insert(0, &state.files);
-    subvolumes.keys().eq(shown.keys())
-        && subvolumes
-            .values()
-            .zip(shown.values())
-            .all(|(files, shown)| same_files(state, files, shown, with_in_place))
-}
-
-fn same_files(state: &Committed, files: &Files, shown: &Shown, with_in_place: bool) -> bool {
-    files.len() == shown.len()
-        && files
-            .iter()
-            .zip(shown)
-            .all(|((name, file), (its_name, (size, content)))| {
-                name == its_name
-                    && file.size == *size
-                    && file.cells.len() == content.len()
-                    && file
-                        .cells
-                        .iter()
-                        .zip(content)
-                        .all(|((at, cell), (its_at, numbers))| {
-                            at == its_at && fits(state, file, *at, *cell, numbers, with_in_place)
-                        })
-            })
-}
-
-fn fits(
-    state: &Committed,
-    file: &File,
-    at: u64,
-    cell: Cell,
-    numbers: &[u64; 8],
-    with_in_place: bool,
-) -> bool {
-    let expected = match cell {
-        Cell::Zero => 0,
-        Cell::Data(number, _) => number,
-    };
-    let since = state
-        .in_place
-        .get(&(file.uid, at))
-        .filter(|_| with_in_place);
-    numbers
-        .iter()
-        .all(|number| *number == expected || since.is_some_and(|since| since.contains(number)))
-}
-
-fn show(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
-}
-
-fn difference(state: &Committed, shown: &BTreeMap<u64, Shown>) -> String {
-    let found: Vec<_> = shown.keys().collect();
-    let expected: Vec<_> = [0]
-        .into_iter()
-        .chain(state.snapshots.keys().copied())
-        .collect();
-    let Some(top) = shown.get(&0).filter(|_| found.len() == expected.len()) else {
-        return format!("expected subvolumes {expected:?}, found {found:?}");
-    };
-    let mut said = difference_of_files(state, &state.files, top);
-    for (id, files) in &state.snapshots {
-        if let Some(shown) = shown
-            .get(id)
-            .filter(|shown| !same_files(state, files, shown, true))
-        {
-            said += &format!(
-                "; snapshot {id}: {}",
-                difference_of_files(state, files, shown)
-            );
-        }
-    }
-    said
-}
-
-fn difference_of_files(state: &Committed, files: &Files, shown: &Shown) -> String {
-    if !files.keys().eq(shown.keys()) {
-        let expected: Vec<_> = files.keys().map(|name| show(name)).collect();
-        let found: Vec<_> = shown.keys().map(|name| show(name)).collect();
-        return format!("expected {expected:?}, found {found:?}");
-    }
-    for ((name, file), (size, content)) in files.iter().zip(shown.values()) {
-        if file.size != *size {
-            return format!("{}: expected size {}, found {size}", show(name), file.size);
-        }
-        for at in 0..3 * SPAN {
-            let (cell, found) = (file.cells.get(&at), content.get(&at));
-            let same = match (cell, found) {
-                (None, None) => true,
-                (Some(cell), Some(numbers)) => fits(state, file, at, *cell, numbers, true),
-                _ => false,
-            };
-            if !same {
-                return format!(
-                    "{}, block {at}: expected {cell:?}, found {found:?}",
-                    show(name)
-                );
-            }
-        }
-    }
-    "no difference but for writes in place".into()
 }
