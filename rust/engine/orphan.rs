@@ -130,6 +130,8 @@ impl<D: BlockDevice> Volume<D> {
     /// else what a truncate left behind. Loop until the value is true; an inode that is no orphan
     /// is done at once.
     pub fn finish_orphan(&self, id: InodeId) -> Result<Done<bool>> {
-        self.update(Cost::drops(STEP_EXTENTS + STEP_ITEMS), |txn| step(txn, id))
+        self.update(Cost::finishes(STEP_EXTENTS + STEP_ITEMS), |txn| {
+            step(txn, id)
+        })
     }
 }

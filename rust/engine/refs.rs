@@ -85,6 +85,17 @@ impl<D: BlockDevice> View<'_, D> {
 const PIECES: usize = 16;
 
 impl<D: BlockDevice> View<'_, D> {
+    /// In how many pieces of equal count the shared blocks of `run` are; `most` if it is more.
+    pub fn shared_pieces(&self, run: Run, most: usize) -> Result<usize> {
+        let (mut at, mut pieces) = (run.start.0, 0);
+        while at < run.end() && pieces < most {
+            let (count, alike) = self.owners(Run::new(BlockNr(at), run.end() - at))?;
+            pieces += usize::from(count > 1);
+            at += alike;
+        }
+        Ok(pieces)
+    }
+
     /// How many of the blocks of `run`, from its first on, one step can count: an extent may be in
     /// as many pieces as it has blocks.
     pub fn countable(&self, run: Run) -> Result<u64> {

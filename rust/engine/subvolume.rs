@@ -32,6 +32,9 @@ use crate::platform::{log, random_u64};
 /// The top level.
 pub const TOP: SubvolId = SubvolId(0);
 
+/// Deleting touches five items; the first step of dropping must find room after it.
+const DELETE: Cost = Cost::drops(64);
+
 /// A subvolume to make.
 #[derive(Debug, Clone, Copy)]
 pub struct NewSubvolume<'a> {
@@ -121,7 +124,14 @@ impl<D: BlockDevice> View<'_, D> {
     /// The first subvolume from number `from` on.
     fn next_forest_item(self, from: SubvolId) -> Result<Option<(SubvolId, ForestItem)>> {
         let first = Key::new(from.0, item_kind::FOREST, 0);
-        let stored = self.first(TreeId::Forest, &first, &Key::MAX, |key, _| Ok(key.object))?;
+        let at = self.state.forest.ptr.block;
+        let stored = self.first(TreeId::Forest, &first, &Key::MAX, |key, _| {
+            // Also what ends the loops over all of them.
+            match key.kind == item_kind::FOREST && key.object <= MAX_SUBVOL.0 {
+                true => Ok(key.object),
+                false => Err(Error::corrupt(at, "key of a forest item")),
+            }
+        })?;
         // A new one is not in the tree before the next commit.
         let fresh = self.state.subvols.at_or_after(&from.0).map(|(id, _)| id);
         let Some(id) = stored.into_iter().chain(fresh).min().map(SubvolId) else {
@@ -407,7 +417,7 @@ impl<D: BlockDevice> Volume<D> {
     /// directory and of the directory that it hangs in.
     pub fn create_subvolume(&self, new: &NewSubvolume<'_>) -> Result<Done<Created>> {
         dir::check_name(new.name)?;
-        self.update(Cost::takes(9), |txn| txn.create_subvolume(new))
+        self.update(Cost::SUBVOLUME, |txn| txn.create_subvolume(new))
     }
 
     /// Deletes a subvolume by its name, whatever it holds: from now on it is being dropped, and
@@ -422,7 +432,7 @@ impl<D: BlockDevice> Volume<D> {
     ) -> Result<Done<Unlinked>> {
         dir::check_name(name)?;
         let mut busy = None;
-        let result = self.update(Cost::frees(5), |txn| {
+        let result = self.update(DELETE, |txn| {
             txn.delete_subvolume(dir, name, time, &mut busy)
         });
         self.log_busy(busy, "its subvolume cannot be deleted");

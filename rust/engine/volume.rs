@@ -21,6 +21,7 @@ use super::tree::{Root, TreeId, View};
 use super::tree_write::Txn;
 use super::types::{Done, Generation, SubvolId};
 use crate::platform::{log, Block, Box, Map, Mutex, RwLock};
+use core::mem::size_of;
 
 /// A subvolume in memory.
 pub struct Subvol {
@@ -52,6 +53,26 @@ impl Subvol {
 const NODE_BLOCKS: u64 = 16;
 /// The same, where they will be mapped in long runs.
 const NODE_BLOCKS_OF_RUNS: u64 = 64;
+
+/// Ways from a root to a leaf that a small change goes.
+const PATHS: u64 = 4;
+/// Items of a leaf that is full of extents.
+const LEAF_EXTENTS: u64 = 74;
+/// Slots of an inner node.
+const INNER_SLOTS: u64 = 122;
+/// Items of a full leaf of the refs tree.
+const REFS_ITEMS: u64 = 106;
+/// Items of a leaf of the forest tree that is half full.
+const FOREST_ITEMS: u64 = 13;
+
+const _: () = {
+    use super::format::{ExtentItem, InnerSlot, LeafSlot, NodeHeader, RefsItem};
+    let room = 4096 - size_of::<NodeHeader>() as u64;
+    let slot = size_of::<LeafSlot>() as u64;
+    assert!(LEAF_EXTENTS == room / (slot + size_of::<ExtentItem>() as u64));
+    assert!(INNER_SLOTS == room / size_of::<InnerSlot>() as u64);
+    assert!(REFS_ITEMS == room / (slot + size_of::<RefsItem>() as u64));
+};
 
 /// How often a change that finds no room is tried, with a commit before each further time.
 const ROUNDS: usize = 3;
@@ -116,26 +137,49 @@ impl State {
         self.changes != self.committed_changes
     }
 
-    /// Blocks that are kept back so that a full volume can still delete, and commit.
+    /// Whether there was ever more than one subvolume: before that no node is shared.
+    fn may_share_nodes(&self) -> bool {
+        self.subvolumes_ever() > 1
+    }
+
+    /// Subvolumes that there ever were.
+    fn subvolumes_ever(&self) -> u64 {
+        super::super_block::parse(&self.super_block).map_or(1, |sb| sb.next_subvolume.get())
+    }
+
+    /// Blocks that are kept back so that a full volume can still delete, and commit. Deleting what a
+    /// snapshot has as well takes blocks: half of it is more than [`State::sharing_cost`].
     pub(super) fn metadata_reserve(&self, geometry: Geometry) -> u64 {
-        (geometry.blocks / 32).clamp(768, 4096)
+        match self.may_share_nodes() {
+            true => Self::shared_reserve(geometry),
+            false => (geometry.blocks / 32).clamp(768, 4096),
+        }
+    }
+
+    /// The same once nodes may be shared. The first snapshot needs that much.
+    fn shared_reserve(geometry: Geometry) -> u64 {
+        (geometry.blocks / 12).clamp(768, 8192)
     }
 
     /// Free blocks that are to be had: not what was promised to data, nor the part `keep` of the
     /// reserve, nor what the commit takes. Who may use some of the reserve may also use the nodes
     /// that were promised, to map data.
-    fn spare(&self, geometry: Geometry, keep: Keep) -> u64 {
+    fn spare(&self, geometry: Geometry, keep: Keep, paths: u64) -> u64 {
         let promised = match keep {
-            Keep::All => self.promised_nodes(),
+            Keep::Shared | Keep::All => self.promised_nodes(),
             _ => 0,
+        };
+        let reserve = match keep {
+            Keep::Shared => Self::shared_reserve(geometry),
+            _ => self.metadata_reserve(geometry),
         };
         self.space
             .free()
             .saturating_sub(self.space.reserved())
             .saturating_sub(promised)
-            .saturating_sub(keep.of(self.metadata_reserve(geometry)))
+            .saturating_sub(keep.of(reserve))
             .saturating_sub(self.commit_cost(geometry))
-            .saturating_sub(self.sharing_cost())
+            .saturating_sub(self.sharing_cost(geometry, paths))
     }
 
     /// Nodes that mapping all dirty data may take, when each block is mapped on its own, in the
@@ -146,41 +190,64 @@ impl State {
 
     /// Blocks that may be out of reach for a while without anybody missing them.
     pub(super) fn discardable(&self, geometry: Geometry) -> usize {
-        (self.spare(geometry, Keep::All) / 2).min(2048) as usize
+        (self.spare(geometry, Keep::All, PATHS) / 2).min(2048) as usize
     }
 
-    /// Blocks that counting the children of shared nodes may take: none before the first snapshot.
-    fn sharing_cost(&self) -> u64 {
-        let snapshots = super::super_block::parse(&self.super_block)
-            .is_ok_and(|sb| sb.next_subvolume.get() > 1);
-        u64::from(snapshots) * 96
+    /// Blocks that copying shared nodes may take in the refs tree, on `paths` ways from a root to a
+    /// leaf; the copies themselves are not counted here.
+    ///
+    /// All that a copy points to gains an owner. Each of these runs may be in a leaf of its own of
+    /// the refs tree, which is copied, and split if it is full. But no more leaves are copied than
+    /// there are, and no more are full than the volume's blocks can fill. (An extent counts as one
+    /// run. It may be many if parts of it were cloned one by one: those are next to each other.)
+    fn sharing_cost(&self, geometry: Geometry, paths: u64) -> u64 {
+        if !self.may_share_nodes() {
+            return 0;
+        }
+        // On each way a leaf, the neighbour that it may be merged with, and their parent; the two
+        // levels above have a node or two on all ways.
+        let runs = paths * (2 * LEAF_EXTENTS + INNER_SLOTS) + 2 * INNER_SLOTS;
+        let level = self.refs.level;
+        let leaves = INNER_SLOTS
+            .saturating_pow(u32::from(level))
+            .min(geometry.blocks / (REFS_ITEMS / 2) + 1);
+        let nodes = leaves + leaves / (INNER_SLOTS / 2) + u64::from(level) + 1;
+        let full = nodes.min(geometry.blocks / REFS_ITEMS + 1);
+        runs.min(nodes) + runs.min(full) + runs / (REFS_ITEMS / 2) + 8
     }
 
-    /// Blocks that the commit of the running transaction may still take: a path in every tree, and
-    /// every node of the space tree, since each copy may free a block of one more group.
+    /// Blocks that the commit of the running transaction may still take: a path in every tree, the
+    /// forest's leaves of all subvolumes in use, and every node of the space tree, since each copy
+    /// may free a block of one more group.
     fn commit_cost(&self, geometry: Geometry) -> u64 {
         let leaves = geometry.groups() / 43;
         let space = leaves + leaves / 60 + u64::from(self.space_root.level) + 2;
-        32 + space.saturating_mul(2)
+        let forest = (self.subvols.len() as u64).min(self.subvolumes_ever() / FOREST_ITEMS + 1);
+        32 + space.saturating_mul(2) + forest
     }
 }
 
 /// What an update may take, and how much of the metadata reserve it leaves to others. So the
 /// reserve is never used up by what does not give space back: what dirty data was promised can be
-/// mapped, then names can be removed, and at last what they named can be dropped.
+/// mapped, then names can be removed, then what they named can be dropped, and at last snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// Blocks for nodes, at most.
     nodes: u64,
+    /// Ways from a root of a subvolume to a leaf, whose nodes may be shared.
+    paths: u64,
     keep: Keep,
 }
 
 /// Parts of the metadata reserve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keep {
+    /// All of what is kept back once nodes may be shared.
+    Shared,
     All,
     ThreeQuarters,
     Half,
+    Quarter,
     Nothing,
 }
 
@@ -188,9 +255,10 @@ impl Keep {
     /// The part of a reserve of `blocks`.
     fn of(self, blocks: u64) -> u64 {
         match self {
-            Self::All => blocks,
+            Self::Shared | Self::All => blocks,
             Self::ThreeQuarters => blocks / 4 * 3,
             Self::Half => blocks / 2,
+            Self::Quarter => blocks / 4,
             Self::Nothing => 0,
         }
     }
@@ -207,6 +275,8 @@ impl Cost {
     const fn of(items: usize, keep: Keep) -> Self {
         Self {
             nodes: 48 + items as u64 * 4,
+            // Many items are next to each other.
+            paths: PATHS + items as u64 / 16,
             keep,
         }
     }
@@ -215,6 +285,9 @@ impl Cost {
     pub const fn takes(items: usize) -> Self {
         Self::of(items, Keep::All)
     }
+
+    /// An update that makes a subvolume, and its name.
+    pub const SUBVOLUME: Self = Self::of(9, Keep::Shared);
 
     /// An update of up to `items` items that maps what was promised before.
     pub const fn maps(items: usize) -> Self {
@@ -226,9 +299,21 @@ impl Cost {
         Self::of(items, Keep::Half)
     }
 
-    /// An update of up to `items` items that gives space back when it is durable.
+    /// An update of up to `items` items that gives space back when it is durable, unless a snapshot
+    /// has it as well.
+    pub const fn finishes(items: usize) -> Self {
+        Self::of(items, Keep::Quarter)
+    }
+
+    /// An update of up to `items` items that deletes a snapshot or drops it: the way out when
+    /// nothing else has room.
     pub const fn drops(items: usize) -> Self {
         Self::of(items, Keep::Nothing)
+    }
+
+    /// The same for an update that goes `paths` ways to a leaf.
+    pub const fn on_paths(self, paths: u64) -> Self {
+        Self { paths, ..self }
     }
 }
 
@@ -340,7 +425,7 @@ impl<D: BlockDevice> Volume<D> {
     /// Whether a change can take the blocks that it may need. What was promised to data is never
     /// taken: a commit gives the rest back.
     fn has_room(&self, state: &State, cost: Cost) -> bool {
-        state.spare(self.store.geometry, cost.keep) >= cost.nodes
+        state.spare(self.store.geometry, cost.keep, cost.paths) >= cost.nodes
     }
 
     /// Promises `blocks` for data that will be staged later, and what mapping it may take.
@@ -363,7 +448,7 @@ impl<D: BlockDevice> Volume<D> {
             {
                 let mut state = self.state.write();
                 check_writable(&state)?;
-                if state.spare(self.store.geometry, Keep::All) >= need {
+                if state.spare(self.store.geometry, Keep::All, PATHS) >= need {
                     state.space.reserve(blocks);
                     return Ok(());
                 }
@@ -387,7 +472,8 @@ impl<D: BlockDevice> Volume<D> {
         check_writable(&state)?;
         let cost = Cost::maps(STEP);
         let nodes = state.promised_nodes().saturating_add(blocks / NODE_BLOCKS);
-        if state.spare(self.store.geometry, cost.keep) < cost.nodes.saturating_add(nodes) {
+        let spare = state.spare(self.store.geometry, cost.keep, cost.paths);
+        if spare < cost.nodes.saturating_add(nodes) {
             return Err(Error::NoSpace);
         }
         state.space.add_in_place(blocks);
