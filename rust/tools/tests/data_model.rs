@@ -95,6 +95,9 @@ enum Op {
     Delete {
         view: usize,
     },
+    Drop {
+        steps: usize,
+    },
     Commit,
     Remount,
 }
@@ -123,6 +126,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => file.prop_map(|file| Op::Swapoff { file }),
         2 => view.clone().prop_map(|view| Op::Snapshot { view }),
         1 => view.prop_map(|view| Op::Delete { view }),
+        2 => (1..6usize).prop_map(|steps| Op::Drop { steps }),
         2 => Just(Op::Commit),
         1 => Just(Op::Remount),
     ]
@@ -142,7 +146,11 @@ impl Op {
             | Self::Swapon { file, .. }
             | Self::Swapoff { file } => *file = pick(*file),
             Self::Clone { from, to, .. } => (*from, *to) = (pick(*from), pick(*to)),
-            Self::Snapshot { .. } | Self::Delete { .. } | Self::Commit | Self::Remount => {}
+            Self::Snapshot { .. }
+            | Self::Delete { .. }
+            | Self::Drop { .. }
+            | Self::Commit
+            | Self::Remount => {}
         }
         op
     }
@@ -337,13 +345,23 @@ impl World {
         deleted?;
         self.files.drain(first..first + FILES);
         self.models.drain(first..first + FILES);
-        while !self.volume.drop_step(subvol)?.value {}
+        Ok(())
+    }
+
+    /// Some steps of dropping what was deleted; there is always room for them.
+    fn drop_some(&mut self, steps: usize) -> Result<(), Error> {
+        for _ in 0..steps {
+            if let Some(id) = self.volume.next_dropping(TOP)? {
+                self.volume.drop_step(id).expect("room to drop");
+            }
+        }
         Ok(())
     }
 
     fn apply(&mut self, op: &Op) -> Result<(), Error> {
         let op = &op.with_files(|file| self.pick(file));
         match *op {
+            Op::Drop { steps } => self.drop_some(steps),
             Op::Snapshot { view } => self.snapshot(view),
             Op::Delete { view } => self.delete(view),
             Op::Write { file, start, len } if !self.pinned(file) => self.write(file, start, len),
@@ -657,6 +675,10 @@ fn run(blocks: u64, ops: &[Op]) {
     world.check();
     world.remount().expect("remount");
     world.verify();
+    while world.volume.next_dropping(TOP).expect("next").is_some() {
+        world.drop_some(1).expect("drop");
+    }
+    world.check();
     assert!((0..world.files.len()).all(|file| world.size(file) <= MAX_FILE_BLOCKS));
 }
 

@@ -271,7 +271,9 @@ fn history(blocks: u64, seed: u64) {
     // Snapshots can always be deleted, with others filling up what they leave.
     while !full.snapshots.is_empty() {
         full.delete_snapshot();
-        (0..20).for_each(|_| drop(full.touch()));
+        for _ in 0..20 {
+            full.touch();
+        }
         full.unlink();
     }
     full.check();
