@@ -12,19 +12,16 @@ use common::{at, formatted, mount, new_inode, root, Choice, Random, Tape, SMALL}
 use oxfs::check::check;
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
-use oxfs::engine::error::Error;
 use oxfs::engine::format::{tree_kind, SuperBlock};
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::mount::MountOptions;
-use oxfs::engine::namei::Created;
 use oxfs::engine::node;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::rename::{Rename, RenameFlags};
 use oxfs::engine::snapshot::NewSnapshot;
-use oxfs::engine::subvolume::{root_of, NewSubvolume};
 use oxfs::engine::super_block;
 use oxfs::engine::types::{
-    Backing, BlockNr, Done, FileBlock, FileType, InodeId, SubvolId, MAX_FILE_BLOCKS, MAX_FILE_SIZE,
+    Backing, BlockNr, FileBlock, FileType, InodeId, SubvolId, MAX_FILE_BLOCKS, MAX_FILE_SIZE,
 };
 use oxfs::engine::volume::Volume;
 use oxfs::engine::xattr::XattrMode;
@@ -64,49 +61,6 @@ fn snapshot_of<'a>(volume: &V, name: &'a [u8]) -> NewSnapshot<'a> {
         read_only: false,
         uuid: [8; 16],
         time: at(6),
-    }
-}
-
-fn subvolume(volume: &V, dir: InodeId, name: &[u8]) -> Result<Done<Created>, Error> {
-    volume.create_subvolume(&NewSubvolume {
-        dir,
-        name,
-        root: new_inode(0o040700, at(6)),
-        uuid: [9; 16],
-    })
-}
-
-/// Lists subvolumes and moves, marks and deletes them.
-fn change_subvolumes(volume: &V, random: &mut Random, found: &[(InodeId, FileType)]) {
-    let mut from = SubvolId(0);
-    for _ in 0..STEPS {
-        let Ok(Some(info)) = volume.next_subvolume(from) else {
-            break;
-        };
-        from = SubvolId(info.id.0.saturating_add(1));
-        let _ = volume.path(root_of(info.id));
-        let _ = volume.parent(root_of(info.id));
-    }
-    let mut pick = || found[random.below(found.len() as u64) as usize].0;
-    let _ = subvolume(volume, pick(), b"made");
-    for (old_name, new_name) in [
-        (&b"made"[..], &b"moved"[..]),
-        (&b"subvolume"[..], &b"again"[..]),
-    ] {
-        let _ = volume.rename(&Rename {
-            old_dir: pick(),
-            old_name,
-            new_dir: pick(),
-            new_name,
-            flags: RenameFlags::Replace,
-            time: at(9),
-        });
-    }
-    let _ = volume.set_subvolume_read_only(pick().subvol, true);
-    let _ = volume.set_subvolume_read_only(pick().subvol, false);
-    let _ = volume.set_default_subvolume(pick().subvol);
-    for name in [&b"made"[..], b"subvolume", b"nested", b"snapshot"] {
-        let _ = volume.delete_subvolume(pick(), name, at(9));
     }
 }
 
@@ -171,10 +125,6 @@ fn rich() -> SimDisk {
     let plan = volume.plan_swap(swap, 60).expect("plan");
     plan.apply(&[0; 4096]).expect("swapon");
     volume.set_swapping(swap, false).expect("unpin");
-    let nested = subvolume(&volume, deep, b"subvolume").expect("subvolume");
-    let inner = nested.value.id;
-    volume.create(inner, b"inside", &file).expect("create");
-    subvolume(&volume, inner, b"nested").expect("subvolume");
     volume
         .snapshot(&snapshot_of(&volume, b"dropped"))
         .expect("snapshot");
@@ -495,7 +445,7 @@ fn exercise(disk: &SimDisk, random: &mut dyn Choice, careful: bool) {
         }
     }
     let second = InodeId {
-        subvol: SubvolId(4),
+        subvol: SubvolId(2),
         ..top
     };
     if volume.open_subvolume(second.subvol).is_ok() {
@@ -505,13 +455,6 @@ fn exercise(disk: &SimDisk, random: &mut dyn Choice, careful: bool) {
         }
         let _ = volume.delete_subvolume(top, b"snapshot", at(9));
         let _ = volume.drop_step(second.subvol);
-    }
-    change_subvolumes(&volume, random, &found);
-    for _ in 0..STEPS {
-        match volume.next_dropping(SubvolId(0)) {
-            Ok(Some(id)) if volume.drop_step(id).is_ok() => {}
-            _ => break,
-        }
     }
     let _ = volume.trim_group(0, 1);
     let _ = volume.unmount();
