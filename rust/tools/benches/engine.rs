@@ -41,7 +41,11 @@ fn show(what: &str, size: u64, count: u64, time: Duration, blocks: u64) {
 
 /// Keys in an order that is spread over the tree.
 fn key(i: u64) -> Key {
-    Key::new((1 << 30) | (i.wrapping_mul(0x9e37_79b9) & 0xff_ffff), 200, i)
+    Key::new(
+        (1 << 30) | (i.wrapping_mul(0x9e37_79b9) & 0xff_ffff),
+        200,
+        i,
+    )
 }
 
 /// Runs `work`, and says how long it took and what was written meanwhile.
