@@ -10,13 +10,17 @@
 //!
 //! | request | on | who may |
 //! |---|---|---|
-//! | [`SUBVOL_CREATE`] | the directory that gets the name | who may write there; for a snapshot the owner of the source |
+//! | [`SUBVOL_CREATE`] | the directory that gets the name | who may write there; for a snapshot `CAP_SYS_ADMIN`, see below |
 //! | [`SUBVOL_DELETE`] | the directory that holds the name | `CAP_SYS_ADMIN` |
 //! | [`SUBVOL_INFO`] | anything | who has it open for the subvolume that it is in; else `CAP_SYS_ADMIN` |
-//! | [`SUBVOL_SET_FLAGS`] | the root directory of the subvolume | its owner |
+//! | [`SUBVOL_SET_FLAGS`] | the root directory of the subvolume | `CAP_SYS_ADMIN`, see below |
 //! | [`SUBVOL_SET_DEFAULT`] | anything | `CAP_SYS_ADMIN` |
 //! | [`USAGE`] | anything | anybody |
 //! | [`SWAP_STATUS`] | anything | `CAP_SYS_ADMIN` |
+//!
+//! A snapshot, and the change of a flag, wait until no write of anybody is under way, and one that
+//! waits itself (a `splice` from an empty pipe) has all later writers wait as well: so this is not
+//! for users, though it may be their subvolume.
 
 use core::mem::size_of;
 use zerocopy_derive as disk;

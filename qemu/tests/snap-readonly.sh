@@ -166,7 +166,7 @@ cp -r "$here/oxfsctl.py" /tmp/
 chmod 644 /tmp/oxfsctl.py
 mkdir user
 chown 1000:1000 user
-is 'what a user may do' 'EACCES OK 1000 EPERM OK OK EPERM EPERM EPERM EPERM OK OK' "$(as_user <<-'END'
+is 'what a user may do' 'EACCES OK 1000 EPERM EPERM EPERM EPERM EPERM EPERM EPERM OK OK' "$(as_user <<-'END'
 	import errno, os, sys
 	sys.path.insert(0, "/tmp")
 	import oxfsctl
@@ -179,8 +179,8 @@ is 'what a user may do' 'EACCES OK 1000 EPERM OK OK EPERM EPERM EPERM EPERM OK O
 	print(outcome(oxfsctl.create, "/mnt/test/mine"), outcome(oxfsctl.create, "/mnt/test/user/mine"),
 	      os.stat("/mnt/test/user/mine").st_uid, outcome(oxfsctl.create, "/mnt/test/user/snap", "/mnt/test/home"),
 	      outcome(oxfsctl.create, "/mnt/test/user/snap", "/mnt/test/user/mine"),
-	      outcome(oxfsctl.set_read_only, "/mnt/test/user/snap", 1),
-	      outcome(oxfsctl.set_read_only, "/mnt/test/home", 1), outcome(oxfsctl.delete, "/mnt/test/user/snap"),
+	      outcome(oxfsctl.set_read_only, "/mnt/test/user/mine", 1),
+	      outcome(oxfsctl.set_read_only, "/mnt/test/home", 1), outcome(oxfsctl.delete, "/mnt/test/user/mine"),
 	      outcome(oxfsctl.infos, "/mnt/test"), outcome(oxfsctl.set_default, "/mnt/test", 1),
 	      outcome(oxfsctl.info, "/mnt/test/user/mine"), outcome(os.rmdir, "/mnt/test/user/mine"))
 	END

@@ -117,7 +117,7 @@ chmod 777 .
 as_user() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
 check 'a user creates a subvolume' as_user oxfs subvolume create mine
 check 'and shows it' as_user oxfs subvolume show mine
-check 'and a snapshot of it' as_user oxfs subvolume snapshot mine copy
+check 'but no snapshot of it' eval '! as_user oxfs subvolume snapshot mine copy'
 check 'a user may not delete it' eval '! as_user oxfs subvolume delete mine'
 has 'and is told so' 'not permitted' "$(as_user oxfs subvolume delete mine 2>&1)"
 has 'nor list others' 'not permitted' "$(as_user oxfs subvolume list . 2>&1)"

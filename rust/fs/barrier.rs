@@ -100,6 +100,8 @@ impl Barrier {
             let mut slot = self.slot.lock();
             match (core::mem::replace(&mut *slot, Slot::Empty), stopped) {
                 (Slot::Answered(answer), Ok(())) => break Ok(answer),
+                // Another part of the kernel froze it first, which was answered as well.
+                (Slot::Answered(answer), Err(error)) if error == EBUSY => break Ok(answer),
                 // It was carried out, but what followed failed: the commit.
                 (Slot::Answered(_), Err(error)) => break Err(error),
                 (asked, Ok(())) => *slot = asked,

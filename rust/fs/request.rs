@@ -180,10 +180,8 @@ fn create_empty(file: &OpenFile<Oxfs>, name: &[u8]) -> Result<SubvolId> {
 }
 
 fn snapshot(file: &OpenFile<Oxfs>, fd: i64, name: &[u8], read_only: bool) -> Result<SubvolId> {
+    admin()?;
     let source = file.other(fd)?;
-    if !file.may_act_as_owner(source.inode()) {
-        return Err(EPERM);
-    }
     if !is_subvolume(source.inode()) {
         return Err(EINVAL);
     }
@@ -267,9 +265,7 @@ fn set_flags(file: &OpenFile<Oxfs>, what: &uapi::SubvolSetFlags) -> Result {
     if !is_subvolume(root) {
         return Err(EINVAL);
     }
-    if !file.may_act_as_owner(root) {
-        return Err(EPERM);
-    }
+    admin()?;
     drop(file.write_access()?);
     let read_only = what.flags & uapi::SUBVOL_READ_ONLY != 0;
     let id = root.data().id.subvol;

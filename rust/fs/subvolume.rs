@@ -190,10 +190,14 @@ pub fn drop_deleted(sb: &SuperBlock) {
                 if error != engine::Error::ReadOnly {
                     log::error(
                         state.name(),
-                        format_args!("the space of subvolume {id} is not given back: {error}"),
+                        format_args!(
+                            "the space of subvolume {id} is not given back before the next \
+                             mount: {error}"
+                        ),
                     );
+                } else {
+                    return;
                 }
-                return;
             }
         }
         if sb.background_stops() {

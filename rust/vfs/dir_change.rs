@@ -72,12 +72,6 @@ impl<F: FileSystem> OpenFile<F> {
         Ok(WriteAccess(self, NotThreadSafe))
     }
 
-    /// Whether the caller owns `inode`, as seen through the file's mount, or may act as if.
-    pub fn may_act_as_owner(&self, inode: &Inode<F>) -> bool {
-        // SAFETY: Both are live.
-        unsafe { bindings::inode_owner_or_capable(self.map(), inode.as_ptr()) }
-    }
-
     /// The file that the calling program has open as `fd`. `EXDEV` when it is of another
     /// filesystem.
     pub fn other(&self, fd: i64) -> Result<OwnedFile<F>> {
