@@ -168,43 +168,39 @@ pub fn abandon(sb: &SuperBlock, id: SubvolId) {
     sb.wake_background();
 }
 
-/// Gives the space of deleted subvolumes back that nobody uses any more.
-pub fn drop_deleted(sb: &SuperBlock) {
+/// Gives the space of deleted subvolumes back that nobody uses any more. Whether one is left for
+/// later: it is in use, or its space could not be given back.
+pub fn drop_deleted(sb: &SuperBlock) -> bool {
     let state = sb.data();
-    let mut from = SubvolId(0);
-    loop {
+    let (mut from, mut left) = (SubvolId(0), false);
+    while !sb.background_stops() {
         let id = match state.query_raw(|volume| volume.next_dropping(from)) {
             Ok(Some(id)) => id,
-            Ok(None) => return,
+            Ok(None) => break,
             Err(error) => {
                 log::error(
                     state.name(),
                     format_args!("cannot look for deleted subvolumes: {error}"),
                 );
-                return;
+                return false;
             }
         };
-        if !state.subvolumes().is_in_use(id) {
-            if let Err(error) = drop_one(sb, id) {
-                // What refuses all changes has been logged.
-                if error != engine::Error::ReadOnly {
-                    log::error(
-                        state.name(),
-                        format_args!(
-                            "the space of subvolume {id} is not given back before the next \
-                             mount: {error}"
-                        ),
-                    );
-                } else {
-                    return;
-                }
+        if state.subvolumes().is_in_use(id) {
+            left = true;
+        } else if let Err(error) = drop_one(sb, id) {
+            // What refuses all changes has been logged.
+            if error == engine::Error::ReadOnly {
+                return false;
             }
-        }
-        if sb.background_stops() {
-            return;
+            log::error(
+                state.name(),
+                format_args!("the space of subvolume {id} is not given back yet: {error}"),
+            );
+            left = true;
         }
         from = SubvolId(id.0.saturating_add(1));
     }
+    left
 }
 
 /// Gives the space of one back, unless it is stopped.

@@ -270,8 +270,8 @@ impl SuperOperations<Oxfs> for Operations {
         inode.data().member().is_deleted()
     }
 
-    fn background(sb: &SuperBlock) {
-        subvolume::drop_deleted(sb);
+    fn background(sb: &SuperBlock) -> bool {
+        subvolume::drop_deleted(sb)
     }
 
     fn evict(inode: &Inode) {

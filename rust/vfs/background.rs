@@ -11,6 +11,9 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full};
 use kernel::types::Opaque;
 
+/// Milliseconds after which what could not be done is tried again.
+const LATER: u32 = 30_000;
+
 /// The filesystem's data of a super block, and its background work.
 ///
 /// # Invariants
@@ -64,7 +67,9 @@ impl<F: FileSystem> Mounted<F> {
         };
         if !this.stops() {
             // SAFETY: By the type invariant; the data is there as long as `this`.
-            F::SuperOps::background(unsafe { SuperBlock::from_ptr(this.sb) });
+            if F::SuperOps::background(unsafe { SuperBlock::from_ptr(this.sb) }) && !this.stops() {
+                this.queue_after(LATER);
+            }
         }
     }
 
@@ -72,14 +77,28 @@ impl<F: FileSystem> Mounted<F> {
         self.stopping.load(Acquire) != 0
     }
 
+    /// Has it run now, also if it was to run later.
     fn queue(&self) {
-        // SAFETY: By the type invariant. Queued work stays queued; what runs is queued once more.
+        // SAFETY: By the type invariant. What runs is queued once more.
+        unsafe {
+            bindings::mod_delayed_work_on(
+                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                self.queue.as_ptr(),
+                self.work.get(),
+                0,
+            );
+        }
+    }
+
+    /// Has it run after some time, unless it is queued already.
+    fn queue_after(&self, milliseconds: u32) {
+        // SAFETY: By the type invariant.
         unsafe {
             bindings::queue_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
                 self.queue.as_ptr(),
                 self.work.get(),
-                0,
+                bindings::__msecs_to_jiffies(milliseconds),
             );
         }
     }

@@ -58,8 +58,9 @@ pub trait SuperOperations<F: FileSystem> {
     fn sync(sb: &SuperBlock<F>, wait: bool) -> Result;
 
     /// Does what there is to do in the background, for as long as
-    /// [`SuperBlock::background_stops`] does not say otherwise. See [`super::background`].
-    fn background(sb: &SuperBlock<F>);
+    /// [`SuperBlock::background_stops`] does not say otherwise. Whether there is more that cannot be
+    /// done yet: then it is called again later. See [`super::background`].
+    fn background(sb: &SuperBlock<F>) -> bool;
 
     /// Writes have stopped; make the device consistent. Internal writers ([`IntWrite`]) are
     /// stopped too.
