@@ -113,7 +113,6 @@ impl<D: BlockDevice> Plan<'_, D> {
     /// zeros, in memory and, if changes are still possible, later on the device; another activation
     /// goes on from there.
     pub fn apply(mut self, header: &Block) -> Result<Activation> {
-        // Nodes come from what was promised for them.
         self.unreserve();
         for index in 0..self.runs.len() {
             let Some(planned) = self.runs.get(index).copied() else {

@@ -9,7 +9,7 @@ use super::error::{Error, Result};
 use super::extent::Place;
 use super::tree::View;
 use super::types::{BlockNr, FileBlock, InodeId, Run, CHUNK_BLOCKS, MAX_FILE_BLOCKS};
-use super::volume::{check_writable, Volume};
+use super::volume::{check_writable, Cost, Volume};
 use crate::platform::{MutexGuard, Vec, VecExt};
 
 /// Pages of a file between two boundaries that a huge page respects.
@@ -74,8 +74,8 @@ struct Need {
     whole: u64,
     /// At least.
     least: u64,
-    /// For nodes.
-    nodes: u64,
+    /// Runs of it, whose items take nodes.
+    runs: u64,
 }
 
 /// What an activation does.
@@ -118,9 +118,8 @@ pub struct Plan<'a, D: BlockDevice> {
     pub(super) id: InodeId,
     pub(super) runs: Vec<PlannedRun>,
     pub(super) report: Activation,
-    /// Blocks that are promised and not taken; those for nodes among them.
+    /// Blocks that are promised and not taken.
     reserved: u64,
-    nodes: u64,
     /// Blocks that were taken for the chunks to come.
     pool: Option<Run>,
     _sharing: MutexGuard<'a, ()>,
@@ -154,7 +153,7 @@ impl<D: BlockDevice> Plan<'_, D> {
 
     /// Takes promised blocks: one run of up to `want`.
     fn stage(&mut self, want: u64) -> Result<Run> {
-        let want = want.min(self.reserved.saturating_sub(self.nodes));
+        let want = want.min(self.reserved);
         if want == 0 {
             return Err(Error::NoSpace);
         }
@@ -298,13 +297,9 @@ impl<D: BlockDevice> Volume<D> {
         }
         let sharing = self.sharing.lock();
         let need = self.swap_need(id, pages)?;
-        let most = need.whole.saturating_add(need.nodes);
-        let (reserved, whole) = match self.reserve_runs(most) {
-            Ok(()) => (most, true),
-            Err(Error::NoSpace) => {
-                let least = need.least.saturating_add(need.nodes);
-                (self.reserve_least(id, least)?, false)
-            }
+        let (reserved, whole) = match self.reserve_runs(need.whole) {
+            Ok(()) => (need.whole, true),
+            Err(Error::NoSpace) => (self.reserve_least(id, need.least)?, false),
             Err(error) => return Err(error),
         };
         let mut plan = Plan {
@@ -313,10 +308,14 @@ impl<D: BlockDevice> Volume<D> {
             runs: Vec::new(),
             report: Activation::default(),
             reserved,
-            nodes: need.nodes,
             pool: None,
             _sharing: sharing,
         };
+        // An item for each run, in leaves that are half full at least. The steps may use a part of
+        // the reserve, since they let go of what others own too.
+        if !self.has_room_for(Cost::frees((need.runs / 128) as usize)) {
+            return Err(Error::NoSpace);
+        }
         plan.add_header()?;
         let mut at = 1;
         while at < pages {
@@ -347,14 +346,14 @@ impl<D: BlockDevice> Volume<D> {
         let mut need = Need {
             whole: u64::from(header.is_none()),
             least: u64::from(header.is_none()),
-            nodes: 0,
+            runs: 1,
         };
-        let (mut at, mut runs) = (1, 0u64);
+        let mut at = 1;
         while at < pages {
             let chunk = Chunk::of(at, pages);
             let survey = self.query(|view| view.survey(id, chunk))?;
             if !survey.private {
-                runs = runs.saturating_add(survey.runs.saturating_add(1));
+                need.runs = need.runs.saturating_add(survey.runs.saturating_add(1));
                 need.least = need.least.saturating_add(survey.foreign);
             }
             if !survey.stays() {
@@ -362,8 +361,6 @@ impl<D: BlockDevice> Volume<D> {
             }
             at = chunk.end;
         }
-        // Two items a run, in leaves that are half full at least.
-        need.nodes = runs / 16;
         Ok(need)
     }
 }

@@ -428,6 +428,11 @@ impl<D: BlockDevice> Volume<D> {
         state.spare(self.store.geometry, cost.keep, cost.paths) >= cost.nodes
     }
 
+    /// Whether a change could take now what `cost` says.
+    pub(super) fn has_room_for(&self, cost: Cost) -> bool {
+        self.has_room(&self.state.read(), cost)
+    }
+
     /// Promises `blocks` for data that will be staged later, and what mapping it may take.
     pub fn reserve(&self, blocks: u64) -> Result<()> {
         self.reserve_with(blocks, NODE_BLOCKS)
