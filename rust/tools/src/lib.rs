@@ -21,3 +21,17 @@ pub mod file;
 pub mod probe;
 pub mod repair;
 pub mod sim;
+
+use engine::types::Time;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time of what is made or changed now. A clock before 1970 is one that was never set.
+pub fn now() -> Time {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Time {
+        sec: since.as_secs() as i64,
+        nsec: since.subsec_nanos(),
+    }
+}

@@ -5,15 +5,15 @@
 
 use clap::Parser;
 use oxfs::check::{examine, Report};
-use oxfs::engine::types::Time;
 use oxfs::file::{Access, FileDevice};
+use oxfs::now;
 use oxfs::probe;
 use oxfs::repair::repair;
 use serde_json::json;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// No errors.
 const CLEAN: u8 = 0;
@@ -95,16 +95,6 @@ impl Outcome {
         let corrected = if self.repaired() > 0 { CORRECTED } else { 0 };
         let left = if self.last().is_clean() { 0 } else { FAULTS };
         corrected | left
-    }
-}
-
-fn now() -> Time {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Time {
-        sec: since.as_secs() as i64,
-        nsec: since.subsec_nanos(),
     }
 }
 

@@ -7,12 +7,12 @@ use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::error::Error;
 use oxfs::engine::format::{Geometry, GROUP_BLOCKS, SUPER_SLOTS, VERSION};
 use oxfs::engine::mkfs::{format, MkfsOptions, Summary};
-use oxfs::engine::types::{BlockNr, Time, BLOCK_SIZE};
+use oxfs::engine::types::{BlockNr, BLOCK_SIZE};
 use oxfs::file::{Access, FileDevice};
+use oxfs::now;
 use oxfs::probe;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 /// Make an oxfs volume of a whole device or file. What it held is lost.
@@ -75,17 +75,6 @@ fn wipe_ends(device: &FileDevice) -> Result<(), Error> {
         }])?;
     }
     Ok(())
-}
-
-fn now() -> Time {
-    // A clock before 1970 is a clock that was never set.
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    Time {
-        sec: since.as_secs() as i64,
-        nsec: since.subsec_nanos(),
-    }
 }
 
 fn show(options: &Options, uuid: Uuid, made: &Summary) {
