@@ -4,13 +4,16 @@
 # What swapon of a shared file costs, and what swapping through a file costs, beside what a user of
 # other filesystems has: counts from the disk's statistics, times as ratios, all in one guest.
 #
-# SIZES (MiB) and ROUNDS in the environment choose how much.
+# SIZES (MiB of a shared file), FOLIOS (KiB) and ROUNDS in the environment choose how much. Every
+# round begins with another area, so that what one leaves behind (the host writes out what its cache
+# took) meets all of them alike; five rounds are one turn.
 #
 # vm: --memory 1G --disk 24G --timeout 3000
 
 set -euo pipefail
 
-sizes=${SIZES:-256 1024 4096} rounds=${ROUNDS:-7}
+sizes=${SIZES:-256 1024 4096} sizes_of_folios=${FOLIOS:-4 64 2048} rounds=${ROUNDS:-10}
+areas=(oxfs raw ext4 xfs btrfs)
 disk=/dev/vda stat=/sys/block/vda/stat mnt=/mnt/bench
 here=$(dirname "$0")
 
@@ -110,14 +113,15 @@ for size in $sizes; do
 done
 
 prepare_areas
-for kib in 4 64 2048; do
+for kib in $sizes_of_folios; do
 	folios $kib
 	results=/tmp/results.$kib
 	for ((round = 0; round < rounds; round++)); do
-		for area in oxfs raw ext4 xfs btrfs; do
-			swapon "$(area_of $area)"
-			python3 "$here/pageout.py" $area 256 >>$results
-			swapoff "$(area_of $area)"
+		for ((i = 0; i < ${#areas[@]}; i++)); do
+			area=${areas[(round + i) % ${#areas[@]}]}
+			swapon "$(area_of "$area")"
+			python3 "$here/pageout.py" "$area" 256 >>$results
+			swapoff "$(area_of "$area")"
 		done
 	done
 	printf '\n256 MiB in folios of %d KiB, paged out and touched again, medians of %d:\n' $kib "$rounds"
