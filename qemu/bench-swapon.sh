@@ -114,16 +114,16 @@ done
 
 prepare_areas
 for kib in $sizes_of_folios; do
-	folios $kib
+	folios "$kib"
 	results=/tmp/results.$kib
 	for ((round = 0; round < rounds; round++)); do
 		for ((i = 0; i < ${#areas[@]}; i++)); do
 			area=${areas[(round + i) % ${#areas[@]}]}
 			swapon "$(area_of "$area")"
-			python3 "$here/pageout.py" "$area" 256 >>$results
+			python3 "$here/pageout.py" "$area" 256 >>"$results"
 			swapoff "$(area_of "$area")"
 		done
 	done
-	printf '\n256 MiB in folios of %d KiB, paged out and touched again, medians of %d:\n' $kib "$rounds"
-	python3 "$here/pageout.py" --table $results
+	printf '\n256 MiB in folios of %d KiB, paged out and touched again, medians of %d:\n' "$kib" "$rounds"
+	python3 "$here/pageout.py" --table "$results"
 done
