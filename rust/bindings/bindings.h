@@ -21,6 +21,7 @@
 #include <linux/falloc.h>
 #include <linux/filelock.h>
 #include <linux/namei.h>
+#include <linux/posix_acl_xattr.h>
 #include <linux/version.h>
 
 #include "helpers.h"
@@ -33,6 +34,7 @@ static const unsigned int OXFS_VM_FAULT_SIGBUS = (unsigned int)VM_FAULT_SIGBUS;
 /* Constants whose macros bindgen does not see through. */
 static const unsigned long OXFS_SB_RDONLY = SB_RDONLY;
 static const unsigned long OXFS_SB_SILENT = SB_SILENT;
+static const unsigned long OXFS_SB_POSIXACL = SB_POSIXACL;
 static const slab_flags_t OXFS_SLAB_INODE_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
 static const int OXFS_I_DIRTY_SYNC = I_DIRTY_SYNC;
 static const blk_opf_t OXFS_REQ_META = REQ_META;

@@ -12,6 +12,7 @@
 #include <linux/fs_struct.h>
 #include <linux/fsnotify.h>
 #include <linux/highmem.h>
+#include <linux/security.h>
 #include <linux/swapops.h>
 #include <linux/uio.h>
 
@@ -219,9 +220,11 @@ void oxfs_helper_init_delayed_work(struct delayed_work *work, work_func_t func)
 
 /* Names outside of the VFS's own operations. */
 
-int oxfs_helper_current_umask(void)
+int oxfs_helper_security_inode_init_security(struct inode *inode, struct inode *dir,
+					     const struct qstr *qstr, initxattrs initxattrs,
+					     void *fs_data)
 {
-	return current_umask();
+	return security_inode_init_security(inode, dir, qstr, initxattrs, fs_data);
 }
 
 struct dentry *oxfs_helper_dget(struct dentry *dentry)

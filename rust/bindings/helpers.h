@@ -56,7 +56,9 @@ unsigned int oxfs_helper_bdev_dma_alignment(struct block_device *bdev);
 unsigned int oxfs_helper_bdev_logical_block_size(struct block_device *bdev);
 void oxfs_helper_init_delayed_work(struct delayed_work *work, work_func_t func);
 
-int oxfs_helper_current_umask(void);
+int oxfs_helper_security_inode_init_security(struct inode *inode, struct inode *dir,
+					     const struct qstr *qstr, initxattrs initxattrs,
+					     void *fs_data);
 struct dentry *oxfs_helper_dget(struct dentry *dentry);
 struct mnt_idmap *oxfs_helper_file_mnt_idmap(const struct file *file);
 bool oxfs_helper_inode_generic_drop(struct inode *inode);

@@ -35,6 +35,17 @@ pub struct NewInode<'a> {
     pub time: Time,
     /// Target of a symbolic link, and only of that.
     pub symlink: Option<&'a [u8]>,
+    /// Extended attributes that it has from the beginning: access control lists, security labels.
+    pub xattrs: &'a [NewXattr<'a>],
+}
+
+/// An extended attribute of a new inode.
+#[derive(Debug, Clone, Copy)]
+pub struct NewXattr<'a> {
+    /// Its name, with the prefix.
+    pub name: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
 }
 
 /// The key of an inode's item.
@@ -180,6 +191,13 @@ pub(super) fn allocate<D: BlockDevice>(txn: &mut Txn<'_, D>, subvol: SubvolId) -
     Ok(InodeId { subvol, ino })
 }
 
+/// Sets the permission bits, if they change.
+pub(super) fn set_permissions(attr: &mut Attr, mode: Option<u32>) {
+    if let Some(mode) = mode {
+        attr.mode = (attr.mode & MODE_TYPE) | (mode & 0o7777);
+    }
+}
+
 /// Sets what `change` holds.
 fn apply(attr: &mut Attr, change: &AttrChange) {
     fn set<T: Copy>(field: &mut T, value: Option<T>) {
@@ -187,9 +205,7 @@ fn apply(attr: &mut Attr, change: &AttrChange) {
             *field = value;
         }
     }
-    if let Some(mode) = change.mode {
-        attr.mode = (attr.mode & MODE_TYPE) | (mode & 0o7777);
-    }
+    set_permissions(attr, change.mode);
     if let Some(flags) = change.flags {
         attr.flags = (flags & !INODE_OWN) | (attr.flags & INODE_OWN);
     }

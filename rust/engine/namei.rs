@@ -14,7 +14,7 @@ use super::tree::View;
 use super::tree_write::Txn;
 use super::types::{Attr, BlockNr, Done, FileType, InodeId, SubvolId, Time, MAX_LINKS};
 use super::volume::{Cost, Volume};
-use super::{orphan, symlink};
+use super::{orphan, symlink, xattr};
 
 /// What `create` made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +48,13 @@ pub struct Unlinked {
     pub dir: Attr,
 }
 
-/// Making a name touches two inodes, entry, parent, orphan, and four pieces of a symbolic link's
-/// target.
-const MAKE: Cost = Cost::takes(9);
+/// Making a name touches two inodes, entry, parent, orphan, four pieces of a symbolic link's
+/// target, and the attributes.
+fn cost_of(new: &NewInode<'_>) -> Cost {
+    Cost::takes(9_usize.saturating_add(new.xattrs.len()))
+}
+/// Another name touches two inodes, entry, parent and orphan.
+const LINK: Cost = Cost::takes(5);
 /// Removing one touches two inodes, entry, parent and orphan.
 const REMOVE: Cost = Cost::frees(5);
 
@@ -146,6 +150,7 @@ fn create<D: BlockDevice>(
     if let Some(target) = new.symlink {
         symlink::put(txn, id, target)?;
     }
+    xattr::put_new(txn, id, new.xattrs)?;
     dir::put(
         txn,
         dir,
@@ -252,8 +257,9 @@ fn remove<D: BlockDevice>(
     })
 }
 
-/// A symbolic link has a target, and nothing else has one.
+/// A symbolic link has a target, and nothing else has one; attributes fit.
 fn check_new(new: &NewInode<'_>) -> Result<()> {
+    xattr::check_new(new.xattrs)?;
     let is_link = FileType::from_mode(new.mode) == Some(FileType::Symlink);
     match new.symlink {
         Some(target) if is_link => symlink::check(target),
@@ -268,7 +274,7 @@ impl<D: BlockDevice> Volume<D> {
     pub fn create(&self, dir: InodeId, name: &[u8], new: &NewInode<'_>) -> Result<Done<Created>> {
         dir::check_name(name)?;
         check_new(new)?;
-        self.update(MAKE, |txn| create(txn, dir, name, new))
+        self.update(cost_of(new), |txn| create(txn, dir, name, new))
     }
 
     /// Makes an inode without a name (O_TMPFILE): an orphan until it is linked.
@@ -277,13 +283,14 @@ impl<D: BlockDevice> Volume<D> {
         if FileType::from_mode(new.mode) == Some(FileType::Directory) {
             return Err(Error::IsDirectory);
         }
-        self.update(MAKE, |txn| {
+        self.update(cost_of(new), |txn| {
             let attr = inode::fresh(new, 0)?;
             let id = inode::allocate(txn, subvol)?;
             inode::store(txn, id, &attr)?;
             if let Some(target) = new.symlink {
                 symlink::put(txn, id, target)?;
             }
+            xattr::put_new(txn, id, new.xattrs)?;
             orphan::put(txn, id, orphan::NO_NAME)?;
             Ok((id, attr))
         })
@@ -301,7 +308,7 @@ impl<D: BlockDevice> Volume<D> {
         if target.subvol != dir.subvol {
             return Err(Error::CrossSubvolume);
         }
-        self.update(MAKE, |txn| link(txn, target, dir, name, time))
+        self.update(LINK, |txn| link(txn, target, dir, name, time))
     }
 
     /// Removes a name of something that is no directory.

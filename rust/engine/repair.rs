@@ -309,6 +309,7 @@ impl<D: BlockDevice> Txn<'_, D> {
             flags: 0,
             time,
             symlink: None,
+            xattrs: &[],
         };
         let (attr, kind) = (inode::fresh(&new, 2)?, FileType::Directory);
         let id = inode::allocate(self, subvol)?;

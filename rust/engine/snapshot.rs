@@ -91,6 +91,6 @@ impl<D: BlockDevice> Volume<D> {
     pub fn snapshot(&self, new: &NewSnapshot<'_>) -> Result<Done<Created>> {
         dir::check_name(new.name)?;
         let _sharing = self.sharing.lock();
-        self.update(Cost::SUBVOLUME, |txn| txn.snapshot(new))
+        self.update(Cost::subvolume(0), |txn| txn.snapshot(new))
     }
 }

@@ -27,6 +27,7 @@ use super::types::{
     MAX_SUBVOL, ROOT_INO,
 };
 use super::volume::{Cost, State, Subvol, Volume};
+use super::xattr;
 use crate::platform::{log, random_u64};
 
 /// The top level.
@@ -346,6 +347,7 @@ impl<D: BlockDevice> Txn<'_, D> {
         };
         self.state.subvols.insert(id.0, subvol)?;
         inode::store(self, root_of(id), &attr)?;
+        xattr::put_new(self, root_of(id), new.root.xattrs)?;
         let dir = self.hang(place, new.name, id, &attr, new.root.time)?;
         let id = root_of(id);
         Ok(Created { id, attr, dir })
@@ -417,7 +419,10 @@ impl<D: BlockDevice> Volume<D> {
     /// directory and of the directory that it hangs in.
     pub fn create_subvolume(&self, new: &NewSubvolume<'_>) -> Result<Done<Created>> {
         dir::check_name(new.name)?;
-        self.update(Cost::SUBVOLUME, |txn| txn.create_subvolume(new))
+        xattr::check_new(new.root.xattrs)?;
+        self.update(Cost::subvolume(new.root.xattrs.len()), |txn| {
+            txn.create_subvolume(new)
+        })
     }
 
     /// Deletes a subvolume by its name, whatever it holds: from now on it is being dropped, and

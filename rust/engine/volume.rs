@@ -286,8 +286,10 @@ impl Cost {
         Self::of(items, Keep::All)
     }
 
-    /// An update that makes a subvolume, and its name.
-    pub const SUBVOLUME: Self = Self::of(9, Keep::Shared);
+    /// An update that makes a subvolume, its name, and so many extended attributes.
+    pub const fn subvolume(xattrs: usize) -> Self {
+        Self::of(xattrs.saturating_add(9), Keep::Shared)
+    }
 
     /// An update of up to `items` items that maps what was promised before.
     pub const fn maps(items: usize) -> Self {

@@ -7,7 +7,7 @@ use super::dir::{probe, seed, Slot};
 use super::error::{Error, Result};
 use super::format::{item_kind, XattrItem, MAX_ITEM};
 use super::hash::siphash;
-use super::inode;
+use super::inode::{self, NewXattr};
 use super::node::Key;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
@@ -21,6 +21,8 @@ use zerocopy::{FromBytes, IntoBytes};
 const HEAD: usize = size_of::<XattrItem>();
 /// Longest name, with its prefix, in bytes.
 const MAX_XATTR_NAME: usize = 255;
+/// Most attributes of a new inode: two access control lists, and what security modules have.
+const MAX_NEW: usize = 16;
 
 /// What setting an attribute expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +94,33 @@ fn check(name: &[u8], value: Option<&[u8]>) -> Result<()> {
     Ok(())
 }
 
+/// Whether a new inode can have these attributes.
+pub(super) fn check_new(xattrs: &[NewXattr<'_>]) -> Result<()> {
+    if xattrs.len() > MAX_NEW {
+        return Err(Error::NoSpace);
+    }
+    xattrs
+        .iter()
+        .try_for_each(|xattr| check(xattr.name, Some(xattr.value)))
+}
+
+/// Gives the new inode `id` these attributes, which were checked.
+pub(super) fn put_new<D: BlockDevice>(
+    txn: &mut Txn<'_, D>,
+    id: InodeId,
+    xattrs: &[NewXattr<'_>],
+) -> Result<()> {
+    xattrs.iter().try_for_each(|xattr| {
+        match find(txn.view(), id, xattr.name)? {
+            Slot::Found(offset) | Slot::Free(offset) => {
+                put(txn, id, offset, xattr.name, xattr.value)
+            }
+            // Impossible: a slot is a matter of 256 names.
+            Slot::Full => Err(Error::NoSpace),
+        }
+    })
+}
+
 fn set<D: BlockDevice>(
     txn: &mut Txn<'_, D>,
     id: InodeId,
@@ -116,6 +145,34 @@ fn set<D: BlockDevice>(
             let key = Key::new(id.ino.0, item_kind::XATTR, offset);
             txn.remove(TreeId::Subvol(id.subvol), &key)?;
         }
+    }
+    inode::store(txn, id, &attr)?;
+    Ok(attr)
+}
+
+/// As [`set`] with any mode, together with the permission bits, and an attribute that is removed
+/// need not be there.
+fn set_acl<D: BlockDevice>(
+    txn: &mut Txn<'_, D>,
+    id: InodeId,
+    acl: NewXattr<'_>,
+    permissions: Option<u32>,
+    time: Time,
+) -> Result<Attr> {
+    let mut attr = inode::load(txn.view(), id)?;
+    let slot = find(txn.view(), id, acl.name)?;
+    inode::changed(&mut attr, time);
+    inode::set_permissions(&mut attr, permissions);
+    match (slot, acl.value.is_empty()) {
+        (Slot::Full, false) => return Err(Error::NoSpace),
+        (Slot::Found(offset) | Slot::Free(offset), false) => {
+            put(txn, id, offset, acl.name, acl.value)?;
+        }
+        (Slot::Found(offset), true) => {
+            let key = Key::new(id.ino.0, item_kind::XATTR, offset);
+            txn.remove(TreeId::Subvol(id.subvol), &key)?;
+        }
+        (Slot::Free(_) | Slot::Full, true) => {}
     }
     inode::store(txn, id, &attr)?;
     Ok(attr)
@@ -161,6 +218,24 @@ impl<D: BlockDevice> Volume<D> {
             },
             |txn| set(txn, id, name, value, mode, time),
         )
+    }
+
+    /// Sets an access control list together with the permission bits that go with it, if those
+    /// change: both or none are there after a crash. Without a value it is removed, if it is there.
+    /// Errors as of [`Self::set_xattr`].
+    pub fn set_acl(
+        &self,
+        id: InodeId,
+        acl: NewXattr<'_>,
+        permissions: Option<u32>,
+        time: Time,
+    ) -> Result<Done<Attr>> {
+        check(acl.name, Some(acl.value))?;
+        let cost = match acl.value.is_empty() {
+            true => Cost::FREES,
+            false => Cost::SMALL,
+        };
+        self.update(cost, |txn| set_acl(txn, id, acl, permissions, time))
     }
 
     /// Appends the names of all attributes of `id`, each with a zero byte after it.

@@ -8,9 +8,9 @@
 
 use super::attr::{self, to_engine};
 use super::inode::{self, apply, Data};
-use super::{fiemap, subvolume, Inode, InodeExt, Oxfs, SuperBlock, Volume};
+use super::{fiemap, subvolume, xattr, Inode, InodeExt, Oxfs, SuperBlock, Volume};
 use crate::engine;
-use crate::engine::inode::NewInode as Make;
+use crate::engine::inode::{NewInode as Make, NewXattr};
 use crate::engine::namei::Unlinked;
 use crate::engine::rename::{Rename, RenameFlags, Renamed};
 use crate::engine::types::{
@@ -19,6 +19,7 @@ use crate::engine::types::{
 use crate::vfs::attr::{FileFlags, SetAttr, Stat};
 use crate::vfs::dentry::Dentry;
 use crate::vfs::fiemap::FiemapInfo;
+use crate::vfs::inherit::Inherited;
 use crate::vfs::inode::{Fresh, IdMap, NewInode};
 use crate::vfs::inode_ops::{InodeOperations, RenameMode};
 use crate::vfs::log;
@@ -65,18 +66,30 @@ pub fn stamped<T, const N: usize>(
     })
 }
 
-/// Makes an inode for `dir`: in the engine by `make`, which returns its number and attributes and
-/// those of the directory if it changed, and in memory.
+/// The attributes as the engine wants them.
+pub fn borrowed(inherited: &Inherited) -> Result<KVec<NewXattr<'_>>> {
+    let mut xattrs = KVec::with_capacity(inherited.xattrs.len(), GFP_KERNEL)?;
+    for xattr in &inherited.xattrs {
+        let (name, value) = (&xattr.name[..], &xattr.value[..]);
+        xattrs.push(NewXattr { name, value }, GFP_KERNEL)?;
+    }
+    Ok(xattrs)
+}
+
+/// Makes an inode for `dir`, with a `name` there or without: in the engine by `make`, which returns
+/// its number and attributes and those of the directory if it changed, and in memory.
 fn make(
     map: &IdMap,
     dir: &Inode,
     new: New<'_>,
-    named: bool,
+    name: Option<&Dentry<Oxfs>>,
     make: impl FnOnce(&Volume, &Make<'_>) -> engine::Result<Done<(InodeId, Attr, Option<Attr>)>>,
 ) -> Result<NewInode<Oxfs>> {
     let sb = dir.super_block();
     let fresh = Fresh::new(sb)?;
-    let (mode, uid, gid) = fresh.owner(map, Some(dir), new.mode);
+    let (_, uid, gid) = fresh.owner(map, Some(dir), new.mode);
+    let inherited = fresh.inherit(dir, name)?;
+    let (mode, xattrs) = (inherited.mode, borrowed(&inherited)?);
     let kind = FileType::from_mode(mode).ok_or(EINVAL)?;
     let (flags, project) = attr::inherited(dir, kind == FileType::Directory);
     let blank = Attr {
@@ -86,7 +99,7 @@ fn make(
     let member = sb.data().enter(dir.data().id.subvol)?;
     let data = Data::new(dir.data().id, &blank, member)?;
     let own = to_engine(fresh.touch());
-    let made = stamped([named.then_some(dir)], |time| {
+    let made = stamped([name.map(|_| dir)], |time| {
         let New { rdev, symlink, .. } = new;
         let what = Make {
             mode,
@@ -95,8 +108,9 @@ fn make(
             rdev,
             project,
             flags,
-            time: if named { time } else { own },
+            time: if name.is_some() { time } else { own },
             symlink,
+            xattrs: &xattrs,
         };
         sb.data().join(sb, |volume| make(volume, &what))
     })?;
@@ -114,7 +128,7 @@ fn make(
 /// Makes an inode with the name `name` in `dir`.
 fn create(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>, new: New<'_>) -> Result<NewInode<Oxfs>> {
     let dir_id = dir.data().id;
-    let new = make(map, dir, new, true, |volume, what| {
+    let new = make(map, dir, new, Some(name), |volume, what| {
         let done = volume.create(dir_id, name.name(), what)?;
         let made = done.value;
         Ok(Done {
@@ -287,7 +301,7 @@ impl InodeOperations<Oxfs> for Directory {
                 rdev: 0,
                 symlink: None,
             },
-            false,
+            None,
             |volume, what| {
                 let done = volume.tmpfile(subvol, what)?;
                 let (id, attr) = done.value;
@@ -382,6 +396,10 @@ impl InodeOperations<Oxfs> for Directory {
         attr::set(inode, change)
     }
 
+    fn set_acl(inode: &Inode, name: &[u8], acl: &[u8], permissions: Option<u32>) -> Result {
+        xattr::set_acl(inode, name, acl, permissions)
+    }
+
     fn getattr(inode: &Inode, stat: &mut Stat) -> Result {
         attr::get(inode, stat)
     }
@@ -403,6 +421,10 @@ impl InodeOperations<Oxfs> for Regular {
 
     fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
         attr::set(inode, change)
+    }
+
+    fn set_acl(inode: &Inode, name: &[u8], acl: &[u8], permissions: Option<u32>) -> Result {
+        xattr::set_acl(inode, name, acl, permissions)
     }
 
     fn getattr(inode: &Inode, stat: &mut Stat) -> Result {
@@ -449,6 +471,10 @@ impl InodeOperations<Oxfs> for Special {
 
     fn setattr(_map: &IdMap, inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
         attr::set(inode, change)
+    }
+
+    fn set_acl(inode: &Inode, name: &[u8], acl: &[u8], permissions: Option<u32>) -> Result {
+        xattr::set_acl(inode, name, acl, permissions)
     }
 
     fn getattr(inode: &Inode, stat: &mut Stat) -> Result {

@@ -6,7 +6,7 @@ use super::attr::inherited;
 use super::barrier::{self, Request};
 use super::errno::to_errno;
 use super::inode::apply;
-use super::namei::{changed, stamped, sync_if_asked};
+use super::namei::{borrowed, changed, stamped, sync_if_asked};
 use super::{subvolume, Inode, InodeExt, Oxfs, SuperBlock};
 use crate::engine;
 use crate::engine::inode::NewInode;
@@ -14,7 +14,7 @@ use crate::engine::subvolume::{root_of, NewSubvolume};
 use crate::engine::types::{InodeId, SubvolId, MAX_NAME, MAX_SUBVOL};
 use crate::platform::random_u64;
 use crate::uapi;
-use crate::vfs::dir_change::{umask, LockedName};
+use crate::vfs::dir_change::LockedName;
 use crate::vfs::file::OpenFile;
 use crate::vfs::inode::Fresh;
 use crate::vfs::ioctl::admin;
@@ -150,15 +150,18 @@ fn create_empty(file: &OpenFile<Oxfs>, name: &[u8]) -> Result<SubvolId> {
     let access = file.write_access()?;
     let place = LockedName::to_make(&access, name)?;
     let (dir, sb) = (place.dir(), file.inode().super_block());
-    let mode = u32::from(engine::types::FileType::Directory as u8) << 12 | (0o777 & !umask());
-    let (mode, uid, gid) = Fresh::new(sb)?.owner(file.id_map(), None, mode);
+    let mode = u32::from(engine::types::FileType::Directory as u8) << 12 | 0o777;
+    let fresh = Fresh::new(sb)?;
+    let (_, uid, gid) = fresh.owner(file.id_map(), None, mode);
+    let own = fresh.inherit(dir, Some(place.dentry()))?;
+    let xattrs = borrowed(&own)?;
     let (flags, project) = inherited(dir, true);
     let made = stamped([Some(dir)], |time| {
         let new = NewSubvolume {
             dir: dir.data().id,
             name,
             root: NewInode {
-                mode,
+                mode: own.mode,
                 uid,
                 gid,
                 rdev: 0,
@@ -166,6 +169,7 @@ fn create_empty(file: &OpenFile<Oxfs>, name: &[u8]) -> Result<SubvolId> {
                 flags,
                 time,
                 symlink: None,
+                xattrs: &xattrs,
             },
             uuid: new_uuid(),
         };

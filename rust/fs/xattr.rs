@@ -2,13 +2,25 @@
 
 //! Extended attributes.
 
-use super::attr::to_engine;
 use super::inode::apply;
+use super::namei::stamped;
 use super::subvolume::check_writable;
 use super::{Inode, InodeExt, Oxfs};
+use crate::engine::inode::NewXattr;
 use crate::engine::xattr::XattrMode as Mode;
 use crate::vfs::xattr::{XattrMode, XattrOperations};
 use kernel::prelude::*;
+
+/// Stores an access control list, or takes it away when it is empty, with the permission bits.
+pub fn set_acl(inode: &Inode, name: &[u8], acl: &[u8], permissions: Option<u32>) -> Result {
+    check_writable(inode)?;
+    let acl = NewXattr { name, value: acl };
+    let attr = stamped([Some(inode)], |time| {
+        inode.join(|volume, id| volume.set_acl(id, acl, permissions, time))
+    })?;
+    apply(inode, &attr);
+    Ok(())
+}
 
 /// Operations on extended attributes.
 pub struct Operations;
@@ -26,11 +38,9 @@ impl XattrOperations<Oxfs> for Operations {
             XattrMode::Replace => Mode::Replace,
         };
         check_writable(inode)?;
-        let before = inode.times();
-        let time = to_engine(inode.touch());
-        let attr = inode
-            .join(|volume, id| volume.set_xattr(id, name, value, mode, time))
-            .inspect_err(|_| inode.set_times(&before))?;
+        let attr = stamped([Some(inode)], |time| {
+            inode.join(|volume, id| volume.set_xattr(id, name, value, mode, time))
+        })?;
         apply(inode, &attr);
         Ok(())
     }

@@ -43,6 +43,12 @@ impl<F: FileSystem> Dentry<F> {
         }
     }
 
+    /// The name as the VFS has it, stable and valid as long as `self`.
+    pub(super) fn qstr(&self) -> *const bindings::qstr {
+        // SAFETY: The dentry is live.
+        unsafe { (&raw const (*self.dentry.get()).__bindgen_anon_1.d_name).cast() }
+    }
+
     /// The inode that the name stands for, if it exists.
     pub fn inode(&self) -> Option<&Inode<F>> {
         // SAFETY: While the parent is locked, a dentry does not change between having an inode

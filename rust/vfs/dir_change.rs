@@ -224,12 +224,6 @@ impl<F: FileSystem> Drop for LockedName<'_, F> {
     }
 }
 
-/// The permission bits that the calling task takes away from what it makes.
-pub fn umask() -> u32 {
-    // SAFETY: It looks at the current task only.
-    unsafe { bindings::oxfs_helper_current_umask() as u32 }
-}
-
 /// A name as the VFS wants it; it is only valid as long as `name`.
 pub(super) fn qstr(name: &[u8]) -> Result<bindings::qstr> {
     let mut text: bindings::qstr = pin_init::zeroed();

@@ -478,6 +478,11 @@ impl<F: FileSystem> Fresh<F> {
         }
     }
 
+    /// The C object, which is ours alone.
+    pub(super) fn as_ptr(&self) -> *mut bindings::inode {
+        self.inode.as_ptr()
+    }
+
     /// Sets the change time to now and returns it.
     pub fn touch(&self) -> time::Timespec {
         // SAFETY: The inode is ours.

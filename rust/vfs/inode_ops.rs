@@ -12,7 +12,7 @@ use super::dentry::Dentry;
 use super::fiemap::FiemapInfo;
 use super::fs_type::FileSystem;
 use super::inode::{self, IdMap, Inode, InodeOps, NewInode};
-use super::xattr;
+use super::{acl, xattr};
 use crate::bindings;
 use core::marker::PhantomData;
 use kernel::build_error;
@@ -119,6 +119,12 @@ pub trait InodeOperations<F: FileSystem> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Stores an access control list as the attribute `name`, or takes it away when it is empty,
+    /// together with the permission bits that go with it, if those change. The inode is locked.
+    fn set_acl(_inode: &Inode<F>, _name: &[u8], _acl: &[u8], _permissions: Option<u32>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Adds to `stat` what the `struct inode` does not hold.
     fn getattr(_inode: &Inode<F>, _stat: &mut Stat) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
@@ -182,6 +188,8 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
         get_link: when!(T::HAS_READ_LINK, Self::get_link),
         setattr: when!(T::HAS_SETATTR, Self::setattr),
         getattr: when!(T::HAS_GETATTR, Self::getattr),
+        get_inode_acl: when!(T::HAS_SET_ACL, acl::get::<F>),
+        set_acl: when!(T::HAS_SET_ACL, acl::set::<F, T>),
         listxattr: Some(xattr::list::<F>),
         fileattr_get: when!(T::HAS_FLAGS, Self::fileattr_get),
         fileattr_set: when!(T::HAS_SET_FLAGS, Self::fileattr_set),
@@ -508,6 +516,10 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
                 let inode = Dentry::<F>::from_ptr(dentry).inode().ok_or(ENOENT)?;
                 let mut change = SetAttr::new(map, inode, attr);
                 T::setattr(IdMap::from_ptr(map), inode, &mut change)?;
+                if (*attr).ia_valid & bindings::ATTR_MODE != 0 {
+                    // The list's mask follows the group's bits.
+                    to_result(bindings::posix_acl_chmod(map, dentry, inode.mode() as u16))?;
+                }
             }
             Ok(0)
         })

@@ -10,6 +10,7 @@
 //! Locks rank `sb_start_write` > `i_rwsem` > `mmap_lock` > `invalidate_lock` > folio lock >
 //! `sb_start_intwrite` ([`super_block::IntWrite`]) > the filesystem's own.
 
+pub mod acl;
 pub mod aops;
 pub mod attr;
 pub mod background;
@@ -25,6 +26,7 @@ pub mod file;
 pub mod flags;
 pub mod freeze;
 pub mod fs_type;
+pub mod inherit;
 pub mod inode;
 pub mod inode_lock;
 pub mod inode_ops;

@@ -226,6 +226,7 @@ impl<F: FileSystem> NewSuper<F> {
             (*sb).s_op = &Shims::<F>::TABLE;
             (*sb).s_export_op = export::table::<F>().cast();
             (*sb).s_xattr = xattr::table::<F>();
+            (*sb).s_flags |= bindings::OXFS_SB_POSIXACL;
             bindings::set_default_d_op(sb, dentry::Shims::<F>::TABLE);
         }
         Ok(Self {

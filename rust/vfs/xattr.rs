@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes in the namespaces `user.`, `trusted.` and `security.`.
+//! Extended attributes in the namespaces `user.`, `trusted.` and `security.`; those with access
+//! control lists, in `system.`, are only listed here ([`super::acl`]).
 //!
 //! C header: [`include/linux/xattr.h`](srctree/include/linux/xattr.h)
 
+use super::acl;
 use super::dentry::Dentry;
 use super::fs_type::FileSystem;
 use super::inode::Inode;
@@ -170,6 +172,7 @@ pub(super) unsafe extern "C" fn list<F: FileSystem>(
         let mut shown = KVVec::new();
         for name in all.split_inclusive(|byte| *byte == 0) {
             let visible = name.starts_with(b"user.")
+                || name.starts_with(acl::PREFIX)
                 || name.starts_with(b"security.")
                 || (trusted && name.starts_with(b"trusted."));
             if visible {

@@ -222,6 +222,7 @@ impl World {
                 flags: 0,
                 time: NOW,
                 symlink: None,
+                xattrs: &[],
             };
             volume
                 .create(root, format!("file{i}").as_bytes(), &new)

@@ -79,6 +79,7 @@ pub fn new_inode(mode: u32, time: Time) -> NewInode<'static> {
         flags: 0,
         time,
         symlink: None,
+        xattrs: &[],
     }
 }
 
