@@ -14,6 +14,9 @@ PREFIX ?= /usr/local
 HOURS ?= 1
 SECONDS ?= 60
 
+# How much the benchmarks do, see there.
+bench_settings = $(foreach name,SIZES FOLIOS FILES SNAPSHOTS ROUNDS,$(if $($(name)),$(name)='$($(name))'))
+
 .PHONY: help demo test test-host test-mutations test-guest test-debug crash fuzz check module tools install bench-swapon bench-snapshot bench-engine clean
 .DEFAULT_GOAL := help
 
@@ -38,11 +41,8 @@ help:
 demo:
 	@qemu/vm -- qemu/demo.sh
 
-bench-swapon:
-	@qemu/vm -- qemu/bench-swapon.sh
-
-bench-snapshot:
-	@qemu/vm -- qemu/bench-snapshot.sh
+bench-swapon bench-snapshot:
+	@qemu/vm -- env $(bench_settings) qemu/$@.sh
 
 bench-engine:
 	@ci/bench-engine

@@ -5,7 +5,7 @@
 # files, with an active swapfile, the space that a hundred snapshots hold, and how fast the machine
 # swaps while one is taken every second. Beside it btrfs, where it can do the same.
 #
-# FILES (numbers of files), SNAPSHOTS and ROUNDS in the environment choose how much.
+# `make bench-snapshot FILES=... SNAPSHOTS=... ROUNDS=...` chooses numbers of files, and how often.
 #
 # vm: --memory 1G --disk 24G --timeout 3000
 
@@ -15,6 +15,7 @@ files=${FILES:-10 10000 1000000} snapshots=${SNAPSHOTS:-100} rounds=${ROUNDS:-5}
 disk=/dev/vda stat=/sys/block/vda/stat mnt=/mnt/bench
 here=$(dirname "$0")
 mkdir -p $mnt
+modprobe btrfs
 
 subvolume() {
 	local fs=$1
@@ -105,25 +106,24 @@ sync
 printf '\n%d snapshots of a subvolume with an active swapfile of 1 GiB, 64 MiB of which change\n' "$snapshots"
 printf 'between two of them, hold %d KiB\n' $(($(used) - before))
 
-# swap_for SECONDS: pages swapped out and in in that time.
-swap_for() {
-	local end=$((SECONDS + $1)) before after
-	before=$(awk '/^pswp/ { n += $2 } END { print n }' /proc/vmstat)
-	while ((SECONDS < end)); do python3 "$here/pageout.py" oxfs 256 >/dev/null; done
-	after=$(awk '/^pswp/ { n += $2 } END { print n }' /proc/vmstat)
-	echo $((after - before))
+# swap_out_and_in: milliseconds that paging the same memory out and in takes, six times.
+swap_out_and_in() {
+	local t0
+	t0=$(milliseconds)
+	for _ in 1 2 3 4 5 6; do python3 "$here/pageout.py" oxfs 256 >/dev/null; done
+	echo $(($(milliseconds) - t0))
 }
 
 : >/tmp/swapped
 mkdir $mnt/every
 for ((round = 0; round < rounds; round++)); do
-	without=$(swap_for 10)
+	without=$(swap_out_and_in)
 	(for ((i = 0; ; i++)); do
 		oxfs subvolume snapshot $mnt/main "$mnt/every/$round.$i" >/dev/null
 		sleep 1
 	done) &
 	loop=$!
-	with=$(swap_for 10)
+	with=$(swap_out_and_in)
 	kill $loop
 	wait $loop 2>/dev/null || :
 	echo "$without $with" >>/tmp/swapped
@@ -133,7 +133,8 @@ umount $mnt
 python3 - <<'END'
 import statistics
 rows = [tuple(map(int, line.split())) for line in open("/tmp/swapped")]
-print("\npages swapped in 10 s, medians of %d: %d without snapshots, %d with one every second: ratio %.2f" % (
+print("\n1.5 GiB paged out and in, medians of %d: %d ms without snapshots, %d ms with one every second: "
+      "throughput by round %.2f" % (
     len(rows), statistics.median(a for a, b in rows), statistics.median(b for a, b in rows),
-    statistics.median(b / a for a, b in rows)))
+    statistics.median(a / b for a, b in rows)))
 END

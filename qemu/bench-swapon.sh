@@ -4,9 +4,10 @@
 # What swapon of a shared file costs, and what swapping through a file costs, beside what a user of
 # other filesystems has: counts from the disk's statistics, times as ratios, all in one guest.
 #
-# SIZES (MiB of a shared file), FOLIOS (KiB) and ROUNDS in the environment choose how much. Every
-# round begins with another area, so that what one leaves behind (the host writes out what its cache
-# took) meets all of them alike; five rounds are one turn.
+# `make bench-swapon SIZES=... FOLIOS=... ROUNDS=...` chooses the sizes of a shared file (MiB) and of
+# folios (KiB), and how often each is measured. Every round begins with another area, so that what one
+# leaves behind (the host writes out what its cache took) meets all of them alike; five rounds are one
+# turn.
 #
 # vm: --memory 1G --disk 24G --timeout 3000
 
@@ -103,6 +104,7 @@ size=640M
 END
 udevadm settle 2>/dev/null || sleep 1
 mkdir -p $mnt
+modprobe btrfs
 
 echo 'swapon of a file of which every block is shared, made possible first where that is needed:'
 printf '%-6s %10s %16s %16s %12s\n' '' file read written time
