@@ -17,7 +17,7 @@ SECONDS ?= 60
 # How much the benchmarks do, see there.
 bench_settings = $(foreach name,SIZES FOLIOS FILES SNAPSHOTS ROUNDS,$(if $($(name)),$(name)='$($(name))'))
 
-.PHONY: help demo test test-host test-mutations test-guest test-debug crash fuzz check module tools install bench-swapon bench-snapshot bench-engine clean
+.PHONY: help demo test test-host test-mutations test-guest test-debug test-debug-short crash fuzz check module tools install bench-swapon bench-snapshot bench-engine clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make test-mutations  takes out one safety mechanism after the other: a test must fail'
 	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
 	@echo 'make test-debug    all guest tests, and more, with a kernel full of checkers, which it builds'
+	@echo 'make test-debug-short  those of them that say "# debug: short"'
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
 	@echo 'make fuzz          libFuzzer on hostile images and operations, SECONDS=60 for each target'
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
@@ -61,6 +62,9 @@ test-guest:
 
 test-debug:
 	@ci/test debug
+
+test-debug-short:
+	@ci/test debug-short
 
 crash:
 	@ci/crash $(HOURS)

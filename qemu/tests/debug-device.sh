@@ -5,6 +5,7 @@
 # with a swapfile on it. Errors reach those who asked, once; what was committed before is there
 # afterwards; nothing hangs.
 # vm: --kernel debug --disk 256M --disk 256M --timeout 900
+# debug: short
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 

@@ -5,6 +5,7 @@
 # unlink, truncation, read-only, unmount. Everybody runs in a loop, with a seed; whoever loses gets
 # an error, and swapped pages are right.
 # vm: --disk 1G
+# debug: short
 
 . "${0%/*}/lib.sh"
 new_fs
