@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A cut of the power at every flush, and between: a workload on a device that records its writes
-# (dm-log-writes) in the order in which they become durable, played back to each of these points.
-# Each is clean, and has every file that fsync had acknowledged.
+# A cut of the power at every flush, and between: a workload (files, snapshots, swapon of shared files,
+# a database) on a device that records its writes (dm-log-writes) in the order in which they become
+# durable, played back to each of these points. Each is clean, and has every file, snapshot and row
+# that was acknowledged. SECONDS_OF_WORK and POINTS (of the log to look at) make it longer.
 # vm: --disk 128M --disk 1G --disk 128M --timeout 900
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
@@ -13,7 +14,7 @@ must dmsetup create oxlog --noudevsync --table "0 $((128 << 11)) log-writes /dev
 must dmsetup mknodes
 dev=/dev/mapper/oxlog
 new_fs
-must python3 "$here/replay.py" work "$mnt" oxlog 25
+must python3 "$here/replay.py" work "$mnt" oxlog "${SECONDS_OF_WORK:-25}"
 sed 's/^/# /' /tmp/must.log
 cd / || give_up 'cd /'
 check 'unmount' umount "$mnt"
@@ -26,5 +27,5 @@ python3 "$here/replay.py" play /dev/vdb /dev/vdc "$mnt" "$seed" >/tmp/replay 2>&
 sed 's/^/# /' /tmp/replay
 check 'all of it could be replayed' grep -q '^points: ' /tmp/replay
 at_least 'to many points' 100 "$(awk '/^points:/ { print $2 }' /tmp/replay)"
-is 'each is clean and has what fsync acknowledged' '' "$(grep '^WRONG' /tmp/replay | head -n 5)"
+is 'each is clean and has what was acknowledged' '' "$(grep '^WRONG' /tmp/replay | head -n 5)"
 ktap_end
