@@ -150,7 +150,8 @@ pub fn decode(geometry: Geometry, key: &Key, data: &[u8]) -> Result<Extent> {
         return Err(bad("bounds of an extent"));
     }
     let held = match state {
-        ExtentState::Unbacked => extent.at.0 == 0,
+        // A swapfile's blocks are there: the kernel will write to them.
+        ExtentState::Unbacked => extent.at.0 == 0 && key.kind != item_kind::SWAP,
         _ => geometry.may_hold(extent.at.0, extent.len),
     };
     if !held {

@@ -12,7 +12,7 @@ use super::types::{
     Attr, AttrChange, BlockNr, Done, FileType, Ino, InodeId, SubvolId, Time, INODE_OWN,
     MAX_FILE_SIZE, MAX_INO, MAX_LINKS, MODE_TYPE,
 };
-use super::volume::{Cost, Volume};
+use super::volume::{Cost, State, Volume};
 use crate::platform::random_u64;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -181,12 +181,17 @@ pub(super) fn fresh(new: &NewInode<'_>, nlink: u32) -> Result<Attr> {
     })
 }
 
+/// The number of the next inode; `NoSpace` when all are used up.
+pub(super) fn next(state: &State, subvol: SubvolId) -> Result<Ino> {
+    match Ino(state.subvol(subvol)?.next_ino) {
+        ino if ino <= MAX_INO => Ok(ino),
+        _ => Err(Error::NoSpace),
+    }
+}
+
 /// Takes the number of a new inode. Numbers are never used twice in a subvolume.
 pub(super) fn allocate<D: BlockDevice>(txn: &mut Txn<'_, D>, subvol: SubvolId) -> Result<InodeId> {
-    let ino = Ino(txn.state.subvol(subvol)?.next_ino);
-    if ino > MAX_INO {
-        return Err(Error::NoSpace);
-    }
+    let ino = next(txn.state, subvol)?;
     txn.subvol_mut(subvol)?.next_ino = ino.0.saturating_add(1);
     Ok(InodeId { subvol, ino })
 }

@@ -16,7 +16,7 @@ use super::subvolume::TOP;
 use super::super_block;
 use super::tree::{TreeId, View};
 use super::tree_write::Txn;
-use super::types::{BlockNr, Done, Generation, SubvolId, FIRST_INO, MAX_SUBVOL};
+use super::types::{BlockNr, Done, Generation, SubvolId, FIRST_INO, MAX_INO, MAX_SUBVOL};
 use super::volume::{Cost, State, Subvol, Volume};
 use crate::platform::{mutex, random_u64, rwlock, Block, Box, Map};
 use core::ops::ControlFlow;
@@ -226,13 +226,25 @@ fn load_space<D: BlockDevice>(store: &Store<D>, state: &mut State) -> Result<()>
             .load_item(*group, *item)
             .map_err(|rule| Error::corrupt(at, rule))?;
     }
-    Ok(())
+    // A group whose item is missing would pass for one that is all free.
+    let sb = super_block::parse(&state.super_block)?;
+    match state.space.unmapped() == sb.free_blocks.get() {
+        true => Ok(()),
+        false => Err(Error::corrupt(at, "free blocks of all groups")),
+    }
 }
 
 /// The item of a subvolume.
 pub(super) fn forest_item<D: BlockDevice>(view: View<'_, D>, data: &[u8]) -> Result<ForestItem> {
-    let at = view.state.forest.ptr.block;
-    ForestItem::read_from_bytes(data).map_err(|_| Error::corrupt(at, "forest item"))
+    let bad = Error::corrupt(view.state.forest.ptr.block, "forest item");
+    let item = ForestItem::read_from_bytes(data).map_err(|_| bad)?;
+    let (home, ino) = (item.home_subvolume.get(), item.home_ino.get());
+    // The root of a subvolume is nobody's home: every step of a way up has a name, so that it ends.
+    let may_be_home = home <= MAX_SUBVOL.0 && (FIRST_INO.0..=MAX_INO.0).contains(&ino);
+    if item.next_ino.get() < FIRST_INO.0 || (ino != 0 && !may_be_home) {
+        return Err(bad);
+    }
+    Ok(item)
 }
 
 fn load_subvolume<D: BlockDevice>(view: View<'_, D>, id: SubvolId) -> Result<Subvol> {
@@ -241,8 +253,8 @@ fn load_subvolume<D: BlockDevice>(view: View<'_, D>, id: SubvolId) -> Result<Sub
     let item = view
         .get(TreeId::Forest, &key, |data| forest_item(view, data))?
         .ok_or(Error::NotFound)?;
-    if id > MAX_SUBVOL || item.next_ino.get() < FIRST_INO.0 {
-        return Err(Error::corrupt(at, "forest item"));
+    if id > MAX_SUBVOL {
+        return Err(Error::corrupt(at, "number of a subvolume"));
     }
     Ok(Subvol {
         root: item.root.into(),

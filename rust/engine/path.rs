@@ -8,7 +8,7 @@ use super::error::{Error, Result};
 use super::format::item_kind;
 use super::node::Key;
 use super::tree::{TreeId, View};
-use super::types::{InodeId, SubvolId, ROOT_INO};
+use super::types::{BlockNr, InodeId, SubvolId, ROOT_INO};
 use super::volume::Volume;
 use crate::platform::{Vec, VecExt};
 use core::fmt;
@@ -30,6 +30,30 @@ impl fmt::Display for Shown<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the way up from `from` leads to `goal`. Ends on a damaged volume too: a way that goes
+/// round in a circle, against `rule`, is found by keeping an older place to compare with (Brent, 1980).
+pub(super) fn leads_up_to<T: Copy + PartialEq>(
+    from: T,
+    goal: T,
+    up: impl Fn(T) -> Result<Option<T>>,
+    rule: &'static str,
+) -> Result<bool> {
+    let (mut at, mut kept) = (from, from);
+    let (mut steps, mut keep_at) = (0u64, 1u64);
+    while at != goal {
+        at = match up(at)? {
+            Some(above) if above != kept => above,
+            Some(_) => return Err(Error::corrupt(BlockNr(0), rule)),
+            None => return Ok(false),
+        };
+        steps = steps.saturating_add(1);
+        if steps == keep_at {
+            (kept, steps, keep_at) = (at, 0, keep_at.saturating_mul(2));
+        }
+    }
+    Ok(true)
 }
 
 impl<D: BlockDevice> View<'_, D> {

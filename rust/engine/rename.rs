@@ -7,6 +7,7 @@ use super::dir::{self, Entry, Slot};
 use super::error::{Error, Result};
 use super::inode;
 use super::namei::{adjust_dir, drop_link, live_dir, store_unlinked, target};
+use super::path::leads_up_to;
 use super::subvolume::root_of;
 use super::tree::View;
 use super::tree_write::Txn;
@@ -107,38 +108,17 @@ struct Plan {
     new_dir: Attr,
 }
 
-/// Whether `dir` is `ancestor` or below it. Ends on a damaged volume too: parents that go round in a
-/// circle are found by keeping an older one to compare with (Brent, 1980).
+/// Whether `dir` is `ancestor` or below it.
 fn is_below<D: BlockDevice>(view: View<'_, D>, dir: InodeId, ancestor: InodeId) -> Result<bool> {
-    let (mut at, mut kept) = (dir, dir);
-    let (mut steps, mut keep_at) = (0u64, 1u64);
-    loop {
-        if at == ancestor {
-            return Ok(true);
+    let up = |at: InodeId| match dir::parent(view, at) {
+        _ if at.ino == ROOT_INO => Ok(None),
+        Err(Error::NotFound) => {
+            let rule = "directory without a parent item";
+            Err(Error::corrupt(BlockNr(0), rule))
         }
-        if at.ino == ROOT_INO {
-            return Ok(false);
-        }
-        at = match dir::parent(view, at) {
-            Err(Error::NotFound) => {
-                return Err(Error::corrupt(
-                    BlockNr(0),
-                    "directory without a parent item",
-                ))
-            }
-            other => other?,
-        };
-        if at == kept {
-            return Err(Error::corrupt(
-                BlockNr(0),
-                "directories that contain each other",
-            ));
-        }
-        steps = steps.saturating_add(1);
-        if steps == keep_at {
-            (kept, steps, keep_at) = (at, 0, keep_at.saturating_mul(2));
-        }
-    }
+        parent => parent.map(Some),
+    };
+    leads_up_to(dir, ancestor, up, "directories that contain each other")
 }
 
 /// What the target of a replacing rename must be.
@@ -180,6 +160,7 @@ fn plan<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Plan>
         if view.hangs_below(what.new_dir.subvol, top.subvol)? {
             return Err(into_itself);
         }
+        inode::next(view.state, what.new_dir.subvol)?;
     } else if what.old_dir != what.new_dir {
         if moved.is_dir() && is_below(view, what.new_dir, moved.id)? {
             return Err(into_itself);

@@ -18,7 +18,7 @@ use super::format::{item_kind, subvolume_flag, ForestItem};
 use super::inode::{self, NewInode};
 use super::namei::{adjust_dir, live_dir, Created, Unlinked};
 use super::node::Key;
-use super::path::Shown;
+use super::path::{leads_up_to, Shown};
 use super::super_block;
 use super::tree::{Root, TreeId, View};
 use super::tree_write::Txn;
@@ -192,19 +192,8 @@ impl<D: BlockDevice> View<'_, D> {
 
     /// Whether the subvolume `id` is `ancestor`, or hangs below it.
     pub(super) fn hangs_below(self, id: SubvolId, ancestor: SubvolId) -> Result<bool> {
-        let most = super_block::parse(&self.state.super_block)?.next_subvolume;
-        let mut at = id;
-        for _ in 0..most.get() {
-            if at == ancestor {
-                return Ok(true);
-            }
-            match self.home(at)? {
-                Some(home) => at = home.subvol,
-                None => return Ok(false),
-            }
-        }
-        let rule = "subvolumes that contain each other";
-        Err(Error::corrupt(self.state.forest.ptr.block, rule))
+        let up = |at| Ok(self.home(at)?.map(|home| home.subvol));
+        leads_up_to(id, ancestor, up, "subvolumes that contain each other")
     }
 
     /// Whether a subvolume hangs in `id`.
@@ -240,7 +229,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Where `name` of `dir` can be.
+    /// Where `name` of `dir` can be, and the directory that it is a name of.
     pub(super) fn vacant<D: BlockDevice>(
         view: View<'_, D>,
         dir: InodeId,
@@ -248,6 +237,7 @@ impl Place {
     ) -> Result<Self> {
         let mut attr = live_dir(view, dir)?;
         let cookie = dir::vacancy(view, dir, name)?;
+        inode::next(view.state, dir.subvol)?;
         adjust_dir(&mut attr, 1, name.len() as i64)?;
         Ok(Self { dir, attr, cookie })
     }

@@ -11,7 +11,7 @@ use super::error::{Error, Result};
 use super::format::{
     feature, Geometry, SuperBlock, CHECKSUM_CRC32C, GROUP_BLOCKS, SUPER_MAGIC, SUPER_SLOTS, VERSION,
 };
-use super::types::{BlockNr, BLOCK_SHIFT};
+use super::types::{BlockNr, BLOCK_SHIFT, MAX_SUBVOL};
 use crate::platform::{crc32c, zeroed_block, Block, Box};
 use zerocopy::FromBytes;
 
@@ -81,6 +81,9 @@ fn check(block: &Block, device_blocks: u64, read_only: bool) -> Result<Geometry>
     }
     if sb.next_subvolume.get() <= sb.default_subvolume.get() {
         return Err(Error::corrupt(at, "default subvolume"));
+    }
+    if sb.next_subvolume.get() > MAX_SUBVOL.0 + 1 {
+        return Err(Error::corrupt(at, "next subvolume"));
     }
     Ok(geometry)
 }

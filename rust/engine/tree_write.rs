@@ -363,7 +363,12 @@ impl<D: BlockDevice> Txn<'_, D> {
         let path = self.own_path(tree, key, false)?;
         let leaf = self.dirty_mut(path.leaf)?;
         let slot = node::leaf_search(leaf, key).map_err(|_| lost())?;
-        node::leaf_data_mut(leaf, slot).copy_from_slice(data);
+        let place = node::leaf_data_mut(leaf, slot);
+        // A device that answers differently each time could have it otherwise.
+        if place.len() != data.len() {
+            return Err(lost());
+        }
+        place.copy_from_slice(data);
         Ok(())
     }
 
