@@ -13,6 +13,7 @@ use super::tree::View;
 use super::tree_write::Txn;
 use super::types::{Attr, BlockNr, Done, FileType, InodeId, Time, ROOT_INO};
 use super::volume::{Cost, Volume};
+use crate::platform::{new_box, Box};
 
 /// What happens to a name that is in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +134,9 @@ fn check_replaced<D: BlockDevice>(view: View<'_, D>, moved: &End, other: &End) -
     }
 }
 
-fn plan<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Plan> {
+/// Looks at everything. The plan is large, and what carries it out goes deep: it is not on the stack.
+#[inline(never)]
+fn plan<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Box<Plan>> {
     let old_dir = live_dir(txn.view(), what.old_dir)?;
     let new_dir = live_dir(txn.view(), what.new_dir)?;
     let entry = dir::entry(txn.view(), what.old_dir, what.old_name)?;
@@ -172,13 +175,13 @@ fn plan<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Plan>
             }
         }
     }
-    Ok(Plan {
+    Ok(new_box(Plan {
         moved,
         other,
         cookie,
         old_dir,
         new_dir,
-    })
+    })?)
 }
 
 /// Changes the attributes of the two directories, which may be one.
@@ -205,15 +208,19 @@ fn store_dirs<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>, plan: &Pl
     Ok(())
 }
 
+#[inline(never)]
 fn exchange<D: BlockDevice>(
     txn: &mut Txn<'_, D>,
     what: &Rename<'_>,
-    mut plan: Plan,
-    mut other: End,
+    plan: &mut Plan,
 ) -> Result<Renamed> {
-    let links = i32::from(other.is_dir()).saturating_sub(i32::from(plan.moved.is_dir()));
-    adjust_dirs(&mut plan, what, (links, 0), (links.saturating_neg(), 0))?;
-    let mut moved = plan.moved;
+    let dirs = |end: &End| i32::from(end.is_dir());
+    let links = plan.other.as_ref().map_or(0, dirs);
+    let links = links.saturating_sub(dirs(&plan.moved));
+    adjust_dirs(plan, what, (links, 0), (links.saturating_neg(), 0))?;
+    let (moved, Some(other)) = (&mut plan.moved, &mut plan.other) else {
+        return Err(Error::NotFound);
+    };
     inode::changed(&mut moved.attr, what.time);
     inode::changed(&mut other.attr, what.time);
 
@@ -231,32 +238,34 @@ fn exchange<D: BlockDevice>(
     dir::put(txn, what.new_dir, there, what.new_name)?;
     inode::store(txn, moved.id, &moved.attr)?;
     inode::store(txn, other.id, &other.attr)?;
-    store_dirs(txn, what, &plan)?;
+    let (moved, replaced) = (moved.shown(), Some(other.shown()));
+    store_dirs(txn, what, plan)?;
     Ok(Renamed {
-        moved: moved.shown(),
-        replaced: Some(other.shown()),
+        moved,
+        replaced,
         old_dir: plan.old_dir,
         new_dir: plan.new_dir,
     })
 }
 
+#[inline(never)]
 fn replace<D: BlockDevice>(
     txn: &mut Txn<'_, D>,
     what: &Rename<'_>,
-    mut plan: Plan,
+    plan: &mut Plan,
 ) -> Result<Renamed> {
-    let mut moved = plan.moved;
-    let dirs = i32::from(moved.is_dir());
+    let dirs = i32::from(plan.moved.is_dir());
     let old_size = (what.old_name.len() as i64).saturating_neg();
     let new = match &plan.other {
         Some(other) => (dirs.saturating_sub(i32::from(other.is_dir())), 0),
         None => (dirs, what.new_name.len() as i64),
     };
-    adjust_dirs(&mut plan, what, (dirs.saturating_neg(), old_size), new)?;
+    adjust_dirs(plan, what, (dirs.saturating_neg(), old_size), new)?;
+    let moved = &mut plan.moved;
     inode::changed(&mut moved.attr, what.time);
 
     let mut replaced = None;
-    if let Some(mut other) = plan.other {
+    if let Some(other) = &mut plan.other {
         dir::remove_parent(txn, what.new_dir, other.entry)?;
         drop_link(&mut other.attr, other.entry.kind, what.time);
         store_unlinked(txn, other.id, &other.attr)?;
@@ -281,9 +290,10 @@ fn replace<D: BlockDevice>(
     }
     dir::put(txn, what.new_dir, entry, what.new_name)?;
     inode::store(txn, moved.id, &moved.attr)?;
-    store_dirs(txn, what, &plan)?;
+    let moved = moved.shown();
+    store_dirs(txn, what, plan)?;
     Ok(Renamed {
-        moved: moved.shown(),
+        moved,
         replaced,
         old_dir: plan.old_dir,
         new_dir: plan.new_dir,
@@ -291,17 +301,20 @@ fn replace<D: BlockDevice>(
 }
 
 fn rename<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Renamed> {
-    let plan = plan(txn, what)?;
-    match (plan.other, what.flags) {
-        // Two names of one inode: both stay, as rename(2) has it.
-        (Some(other), _) if other.id == plan.moved.id => Ok(Renamed {
+    let mut plan = plan(txn, what)?;
+    let id = plan.moved.id;
+    // Two names of one inode: both stay, as rename(2) has it.
+    if plan.other.as_ref().is_some_and(|other| other.id == id) {
+        return Ok(Renamed {
             moved: plan.moved.shown(),
             replaced: None,
             old_dir: plan.old_dir,
             new_dir: plan.new_dir,
-        }),
-        (Some(other), RenameFlags::Exchange) => exchange(txn, what, plan, other),
-        _ => replace(txn, what, plan),
+        });
+    }
+    match what.flags {
+        RenameFlags::Exchange => exchange(txn, what, &mut plan),
+        _ => replace(txn, what, &mut plan),
     }
 }
 
