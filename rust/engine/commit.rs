@@ -136,8 +136,8 @@ impl<D: BlockDevice> Volume<D> {
             let place = super_block::parse(&closed.super_block)?.block;
             super_block::parse_mut(&mut state.super_block)?.block = place;
         }
-        let ready = self.readers.freed(&closed.freed)?;
-        self.release(&ready);
+        self.readers.freed(closed.freed)?;
+        self.release(self.readers.ready());
         Ok(())
     }
 
@@ -155,14 +155,15 @@ impl<D: BlockDevice> Volume<D> {
         self.store.dev.write(&batch)
     }
 
-    /// Makes blocks available that are durably free and that nobody reads.
-    pub(super) fn release(&self, ready: &[Run]) {
-        if ready.is_empty() {
-            return;
-        }
-        let mut state = self.state.write();
-        for run in ready {
-            state.space.release(*run);
+    /// Makes blocks available that are durably free and that nobody reads: these, and what else waits.
+    pub(super) fn release(&self, mut ready: Option<Vec<Run>>) {
+        while let Some(runs) = ready {
+            let mut state = self.state.write();
+            for run in runs.iter() {
+                state.space.release(*run);
+            }
+            drop(state);
+            ready = self.readers.ready();
         }
     }
 }

@@ -188,7 +188,7 @@ impl<D: BlockDevice> Volume<D> {
 
     /// The reader does not read any more what it looked up.
     pub fn end_read(&self, ticket: Ticket) {
-        self.release(&self.readers.end(ticket));
+        self.release(self.readers.end(ticket));
     }
 
     /// Turns up to `want` reserved blocks into a run of blocks to write data to, at least one. They

@@ -9,15 +9,15 @@
 
 use super::error::Result;
 use super::types::Run;
-use crate::platform::{mutex, Map, Mutex, Vec, VecExt};
+use crate::platform::{mutex, Map, Mutex, Vec};
 
 #[derive(Default)]
 struct Inner {
     epoch: u64,
     /// Readers that began in an epoch.
     reading: Map<u64, u64>,
-    /// What waits, by epoch, oldest first.
-    waiting: Vec<(u64, Run)>,
+    /// What was freed in an epoch, and waits.
+    waiting: Map<u64, Vec<Run>>,
 }
 
 /// The readers of a volume.
@@ -42,8 +42,8 @@ impl Readers {
         Ok(Ticket(epoch))
     }
 
-    /// A read ended: what can be released now.
-    pub fn end(&self, ticket: Ticket) -> Vec<Run> {
+    /// A read ended: some of what can be released now; [`Readers::ready`] has more.
+    pub fn end(&self, ticket: Ticket) -> Option<Vec<Run>> {
         let mut inner = self.0.lock();
         let left = inner.reading.get_mut(&ticket.0).map_or(0, |count| {
             *count = count.saturating_sub(1);
@@ -55,31 +55,27 @@ impl Readers {
         inner.take_ready()
     }
 
-    /// Blocks were freed, durably: what can be released now.
-    pub fn freed(&self, runs: &[Run]) -> Result<Vec<Run>> {
+    /// Blocks were freed, durably.
+    pub fn freed(&self, runs: Vec<Run>) -> Result<()> {
         let mut inner = self.0.lock();
         let epoch = inner.epoch;
-        for run in runs {
-            inner.waiting.try_push((epoch, *run))?;
-        }
+        inner.waiting.insert(epoch, runs)?;
         inner.epoch = epoch.wrapping_add(1);
-        Ok(inner.take_ready())
+        Ok(())
+    }
+
+    /// Some of what can be released now; `None`: there is nothing.
+    pub fn ready(&self) -> Option<Vec<Run>> {
+        self.0.lock().take_ready()
     }
 }
 
 impl Inner {
-    fn take_ready(&mut self) -> Vec<Run> {
-        let oldest = self.reading.first().map_or(u64::MAX, |(epoch, _)| epoch);
-        let mut ready = Vec::new();
-        let mut rest = Vec::new();
-        for &(epoch, run) in self.waiting.iter() {
-            // What finds no memory waits for the next time.
-            let stays = epoch >= oldest || ready.try_push(run).is_err();
-            if stays && rest.try_push((epoch, run)).is_err() {
-                return Vec::new();
-            }
+    fn take_ready(&mut self) -> Option<Vec<Run>> {
+        let (epoch, _) = self.waiting.first()?;
+        match self.reading.first() {
+            Some((oldest, _)) if oldest <= epoch => None,
+            _ => self.waiting.remove(&epoch),
         }
-        self.waiting = rest;
-        ready
     }
 }
