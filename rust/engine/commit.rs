@@ -76,8 +76,7 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Whether there was something to commit.
     fn commit_locked(&self) -> Result<bool> {
-        let closed = self.close().inspect_err(|error| self.note(*error))?;
-        let Some(closed) = closed else {
+        let Some(closed) = self.close()? else {
             return Ok(false);
         };
         match self.write_out(closed) {
@@ -106,8 +105,8 @@ impl<D: BlockDevice> Volume<D> {
             state: &mut state,
         }
         .close();
-        if result.is_err() {
-            state.fault = Some("a commit failed");
+        if let Err(error) = &result {
+            self.stop(&mut state, "a commit failed", Some(*error));
         }
         result.map(Some)
     }
@@ -193,28 +192,19 @@ impl<D: BlockDevice> Txn<'_, D> {
     /// Writes the changed roots of subvolumes to the forest tree.
     fn write_forest(&mut self) -> Result<()> {
         let mut from = 0;
-        loop {
-            let mut rest = self
-                .state
-                .subvols
-                .iter()
-                .filter(|(id, s)| **id >= from && s.dirty);
-            let Some((&id, subvol)) = rest.next() else {
-                return Ok(());
-            };
-            let item = subvol.forest_item();
-            drop(rest);
-            self.put(
-                TreeId::Forest,
-                &Key::new(id, item_kind::FOREST, 0),
-                item.as_bytes(),
-            )?;
+        while let Some((id, subvol)) = self.state.subvols.at_or_after(&from) {
+            from = id.saturating_add(1);
+            if !subvol.dirty {
+                continue;
+            }
+            let (key, item) = (Key::new(id, item_kind::FOREST, 0), subvol.forest_item());
+            self.put(TreeId::Forest, &key, item.as_bytes())?;
             if let Some(subvol) = self.state.subvols.get_mut(&id) {
                 subvol.item = item;
                 subvol.dirty = false;
             }
-            from = id.saturating_add(1);
         }
+        Ok(())
     }
 
     /// Writes the changed groups to the space tree. Doing so takes and frees blocks, which may

@@ -415,11 +415,7 @@ impl<D: BlockDevice> Volume<D> {
             state: &mut state,
         });
         if let (Err(error), true) = (&result, state.changes != before) {
-            state.fault = Some("a change failed half way");
-            let name = self.store.dev.name();
-            log(format_args!(
-                "({name}): a change failed half way ({error}), no more changes"
-            ));
+            self.stop(&mut state, "a change failed half way", Some(*error));
         }
         result.map(|value| Some(Done { value, generation }))
     }
@@ -521,14 +517,21 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Refuses every further change.
     pub fn shut_down(&self, reason: &'static str) {
-        let mut state = self.state.write();
-        if state.fault.is_none() {
-            state.fault = Some(reason);
-            log(format_args!(
-                "({}): {}, no more changes",
-                self.store.dev.name(),
-                reason
-            ));
+        self.stop(&mut self.state.write(), reason, None);
+    }
+
+    /// Refuses every further change, and says so, once.
+    pub(super) fn stop(&self, state: &mut State, reason: &'static str, error: Option<Error>) {
+        if state.fault.is_some() {
+            return;
+        }
+        state.fault = Some(reason);
+        let device = self.store.dev.name();
+        match error {
+            Some(error) => log(format_args!(
+                "({device}): {reason} ({error}), no more changes"
+            )),
+            None => log(format_args!("({device}): {reason}, no more changes")),
         }
     }
 
