@@ -132,6 +132,7 @@ impl<D: BlockDevice> Volume<D> {
             let mut state = self.state.write();
             state.durable = closed.generation;
             state.unshared_closing.clear();
+            state.space.set_durable(closed.generation);
             let place = super_block::parse(&closed.super_block)?.block;
             super_block::parse_mut(&mut state.super_block)?.block = place;
         }

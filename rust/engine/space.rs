@@ -5,7 +5,8 @@
 //! A group in memory has two bitmaps. `mapped` is what its next bitmap on disk will say. `busy` has
 //! those bits as well, and the blocks that are free on disk but not to be had: staged for data that
 //! is being written, freed in a transaction that is not durable, or being discarded. Only clear
-//! bits of `busy` are handed out, and only those count as free.
+//! bits of `busy` are handed out, and only those count as free. When many groups were touched, those
+//! whose two bitmaps say the same as the durable one on disk lose theirs, to be read again.
 //!
 //! Lock: all of this is under the volume's state lock.
 
@@ -16,6 +17,11 @@ use super::format::{Geometry, SpaceItem, GROUP_BLOCKS, SUPER_SLOTS};
 use super::store::Store;
 use super::types::{BlockNr, Generation, Run};
 use crate::platform::{crc32c, zeroed_block, Block, Box, Vec, VecExt};
+
+/// Groups that have their bitmaps in memory, unless more are in use: 32 MiB.
+const LOADED: usize = 4096;
+/// Groups that are looked at for each that is loaded beyond that.
+const LOOKS: usize = 64;
 
 struct Bits {
     mapped: Box<Block>,
@@ -33,6 +39,15 @@ struct Group {
     /// Whether `mapped` changed in the running transaction.
     dirty: bool,
     bits: Option<Bits>,
+}
+
+impl Group {
+    /// Whether the bitmaps are the same as what can be read.
+    fn is_idle(&self, durable: Generation) -> bool {
+        let readable = |item: SpaceItem| item.generation.get() <= durable.0;
+        let same = |bits: &Bits| bits.mapped[..] == bits.busy[..];
+        !self.dirty && self.item.is_none_or(readable) && self.bits.as_ref().is_some_and(same)
+    }
 }
 
 /// The free space of a volume.
@@ -55,6 +70,12 @@ pub struct Space {
     freed: Vec<Run>,
     metadata_goal: u64,
     data_goal: u64,
+    /// Bitmaps of this transaction and of older ones can be read.
+    durable: Generation,
+    /// Groups whose bitmaps are in memory.
+    loaded: usize,
+    /// Where the search for one that can go goes on.
+    hand: usize,
 }
 
 fn place(block: u64) -> (usize, usize) {
@@ -129,6 +150,9 @@ impl Space {
             metadata_goal: 0,
             // Metadata fills the volume's beginning; leave it some room to stay together.
             data_goal: (geometry.blocks / 16).min(4096),
+            durable: Generation(0),
+            loaded: 0,
+            hand: 0,
         })
     }
 
@@ -146,6 +170,7 @@ impl Space {
         entry.free = item.free.get();
         entry.longest = item.longest.get().min(item.free.get());
         entry.item = Some(item);
+        self.durable = self.durable.max(Generation(item.generation.get()));
         Ok(())
     }
 
@@ -240,7 +265,33 @@ impl Space {
         self.dirty.len()
     }
 
+    /// The bitmaps that transaction `durable` wrote can be read.
+    pub fn set_durable(&mut self, durable: Generation) {
+        self.durable = durable;
+    }
+
+    /// Lets go of some bitmaps if there are many: they are read again when they are needed.
+    fn evict(&mut self) {
+        if self.loaded < LOADED {
+            return;
+        }
+        for _ in 0..LOOKS.min(self.groups.len()) {
+            self.hand = (self.hand + 1) % self.groups.len().max(1);
+            if let Some(group) = self.groups.get_mut(self.hand) {
+                if group.is_idle(self.durable) {
+                    group.bits = None;
+                    self.loaded = self.loaded.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    /// A group, with its bitmaps. Others that are not in use may lose theirs.
     fn load<D: BlockDevice>(&mut self, store: &Store<D>, index: usize) -> Result<&mut Group> {
+        let missing = |group: &Group| group.bits.is_none();
+        if self.groups.get(index).is_some_and(missing) {
+            self.evict();
+        }
         let geometry = self.geometry;
         let group = index as u64;
         let entry = self.groups.get_mut(index).ok_or(Error::NoSpace)?;
@@ -253,6 +304,7 @@ impl Space {
             let mut busy = zeroed_block()?;
             busy.copy_from_slice(&mapped[..]);
             entry.bits = Some(Bits { mapped, busy });
+            self.loaded += 1;
         }
         Ok(entry)
     }
@@ -492,9 +544,9 @@ impl Space {
         generation: Generation,
     ) -> Result<Vec<(BlockNr, Box<Block>)>> {
         let mut copies = Vec::with_room(self.dirty.len())?;
-        for &group in self.dirty.iter() {
+        for group in core::mem::take(&mut self.dirty) {
             let item = self.next_item(uuid, group, generation);
-            let Some(entry) = self.groups.get(group as usize) else {
+            let Some(entry) = self.groups.get_mut(group as usize) else {
                 continue;
             };
             let Some(bits) = &entry.bits else { continue };
@@ -502,18 +554,9 @@ impl Space {
             copy.copy_from_slice(&bits.mapped[..]);
             let block = self.geometry.bitmap_places(group)[usize::from(item.place)];
             copies.try_push((BlockNr(block), copy))?;
+            entry.item = Some(item);
+            entry.dirty = false;
         }
-        for i in 0..self.dirty.len() {
-            let Some(group) = self.dirty.get(i).copied() else {
-                continue;
-            };
-            let item = self.next_item(uuid, group, generation);
-            if let Some(entry) = self.groups.get_mut(group as usize) {
-                entry.item = Some(item);
-                entry.dirty = false;
-            }
-        }
-        self.dirty = Vec::new();
         Ok(copies)
     }
 
@@ -568,4 +611,33 @@ fn read_bitmap<D: BlockDevice>(
         return Err(Error::corrupt(BlockNr(block), "fixed block that is free"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Space, LOADED};
+    use crate::engine::format::{Geometry, GROUP_BLOCKS};
+    use crate::engine::store::Store;
+    use crate::sim::SimDisk;
+
+    #[test]
+    fn bitmaps_that_nobody_needs_are_let_go() {
+        let groups = LOADED as u64 + 1000;
+        let geometry = Geometry::of_volume(groups * GROUP_BLOCKS).unwrap();
+        let store = Store::new(SimDisk::new(geometry.blocks), geometry, [1; 16]).unwrap();
+        let mut space = Space::new(geometry).unwrap();
+        let staged = space.stage(&store, Some(7 * GROUP_BLOCKS), 10).unwrap();
+        let free = space.free();
+        for group in (0..groups).chain(0..100) {
+            let run = space.take_for_discard(&store, group, 0, 1, 100).unwrap();
+            space.unstage(run.unwrap());
+            assert!(space.loaded <= LOADED + 1);
+        }
+        let loaded = space.groups.iter().filter(|g| g.bits.is_some()).count();
+        assert_eq!(space.loaded, loaded);
+        assert_eq!(space.free(), free);
+        // What is staged is still known.
+        space.map(staged).unwrap();
+        space.unmap(&store, staged).unwrap();
+    }
 }

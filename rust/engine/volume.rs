@@ -545,9 +545,10 @@ impl<D: BlockDevice> Volume<D> {
         }
     }
 
-    /// Number of nodes that the running transaction wrote.
-    pub fn dirty_nodes(&self) -> usize {
-        self.state.read().dirty.len()
+    /// Number of nodes and bitmaps that the running transaction changed.
+    pub fn dirty_blocks(&self) -> usize {
+        let state = self.state.read();
+        state.dirty.len().saturating_add(state.space.dirty_groups())
     }
 
     /// Number of nodes that memory pressure may take.

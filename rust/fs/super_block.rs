@@ -22,10 +22,10 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::Arc;
 
-/// Dirty nodes that make a commit start at once: 16 MiB of them.
-const COMMIT_NODES: usize = 4096;
-/// Dirty nodes that make whoever adds to them wait for a commit: 64 MiB.
-const WAIT_NODES: usize = 16384;
+/// Dirty blocks of metadata that make a commit start at once: 16 MiB of them.
+const COMMIT_BLOCKS: usize = 4096;
+/// Those that make whoever adds to them wait for a commit: 64 MiB.
+const WAIT_BLOCKS: usize = 16384;
 
 /// What the commit timer needs: it may run while the rest comes and goes.
 struct Core {
@@ -140,14 +140,14 @@ impl State {
         let frozen = sb.start_intwrite();
         let scope = nofs::Scope::enter();
         let result = change(&self.core.volume);
-        let dirty = self.core.volume.dirty_nodes();
-        if dirty > WAIT_NODES {
+        let dirty = self.core.volume.dirty_blocks();
+        if dirty > WAIT_BLOCKS {
             // A failure is found, and logged, by whoever needs the commit.
             let _ = self.core.volume.commit();
         }
         drop(scope);
         drop(frozen);
-        if dirty > COMMIT_NODES {
+        if dirty > COMMIT_BLOCKS {
             self.timer.start(0);
         }
         result
