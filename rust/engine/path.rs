@@ -11,19 +11,21 @@ use super::tree::{TreeId, View};
 use super::types::{BlockNr, InodeId, SubvolId, ROOT_INO};
 use super::volume::Volume;
 use crate::platform::{Vec, VecExt};
-use core::fmt;
+use core::fmt::{self, Write};
 
 /// Longest path, in bytes. It also ends the walk on a damaged volume where parents go round in a
 /// circle.
 const MAX_PATH: usize = 4095;
 
-/// Bytes of a path or name as a log shows them.
+/// Bytes of a path or name as a log shows them: in one line, whatever they are.
 pub(super) struct Shown<'a>(pub &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for piece in self.0.utf8_chunks() {
-            f.write_str(piece.valid())?;
+            for c in piece.valid().chars() {
+                f.write_char(if c.is_control() { '\u{fffd}' } else { c })?;
+            }
             if !piece.invalid().is_empty() {
                 f.write_str("\u{fffd}")?;
             }
@@ -108,5 +110,16 @@ impl<D: BlockDevice> Volume<D> {
         }
         path.reverse();
         Ok(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shown;
+
+    #[test]
+    fn a_name_cannot_forge_a_line() {
+        let shown = Shown(b"a\noxfs: \xff\x1b").to_string();
+        assert_eq!(shown, "a\u{fffd}oxfs: \u{fffd}\u{fffd}");
     }
 }

@@ -24,6 +24,9 @@ const MAX_XATTR_NAME: usize = 255;
 /// Most attributes of a new inode: two access control lists, and what security modules have.
 const MAX_NEW: usize = 16;
 
+/// Most bytes of a list of names: XATTR_LIST_MAX.
+const MAX_LIST: usize = 65536;
+
 /// What setting an attribute expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XattrMode {
@@ -238,7 +241,8 @@ impl<D: BlockDevice> Volume<D> {
         self.update(cost, |txn| set_acl(txn, id, acl, permissions, time))
     }
 
-    /// Appends the names of all attributes of `id`, each with a zero byte after it.
+    /// Appends the names of all attributes of `id`, each with a zero byte after it; not many more than
+    /// the 65,536 bytes that `listxattr` can tell.
     pub fn list_xattr(&self, id: InodeId, names: &mut Vec<u8>) -> Result<()> {
         let first = Key::new(id.ino.0, item_kind::XATTR, 0);
         let last = Key {
@@ -249,7 +253,10 @@ impl<D: BlockDevice> Volume<D> {
             view.scan(TreeId::Subvol(id.subvol), &first, &last, |_, data| {
                 names.try_extend(decode(data)?.0)?;
                 names.try_push(0)?;
-                Ok(ControlFlow::Continue(()))
+                Ok(match names.len() > MAX_LIST {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                })
             })
         })
     }
