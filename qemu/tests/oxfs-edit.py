@@ -6,8 +6,11 @@
   oxfs-edit.py DEVICE damage super A|B|mirrors|all
   oxfs-edit.py DEVICE damage TREE        one byte of the root of forest, space, refs or swap
   oxfs-edit.py DEVICE damage nodes       one byte of every leaf of subvolume trees; prints how many
+  oxfs-edit.py DEVICE mutate SEED COUNT  so many fields anywhere in the trees, with right checksums;
+                                         prints each
 """
 import os
+import random
 import struct
 import sys
 
@@ -17,6 +20,8 @@ FIELDS = {"version": (56, "<I"), "blocks": (64, "<Q"), "ro_compat": (96, "<Q"),
           "incompat": (104, "<Q"), "group_shift": (63, "<B"), "default_subvolume": (128, "<Q")}
 TREES = {"forest": 144, "space": 168, "refs": 192, "swap": 216}
 MAGIC = 4
+# Of a node: its header, and the slots of leaves and of inner nodes (FORMAT.md).
+TREE, LEVEL, HEADER, LEAF_SLOT, INNER_SLOT, KEY = 48, 49, 64, 22, 33, 17
 
 
 def entry(value):
@@ -96,6 +101,55 @@ class Volume:
                 count += 1
         print(count)
 
+    def nodes(self):
+        """Those in use: by block."""
+        found, todo = {}, [struct.unpack_from("<Q", self.newest, at)[0] for at in TREES.values()]
+        forest = self.read(todo[0])[TREE]
+        while todo:
+            at = todo.pop()
+            if at == 0 or at in found:
+                continue
+            found[at] = node = self.read(at)
+            for start, length in slots(node):
+                # Children, and what the items of the forest's leaves begin with.
+                if node[LEVEL] or node[TREE] == forest:
+                    todo.append(struct.unpack_from("<Q", node, start + (KEY if node[LEVEL] else 0))[0])
+        return found
+
+    def mutate(self, seed, count):
+        rng = random.Random(seed)
+        nodes = self.nodes()
+        for _ in range(count):
+            at = rng.choice(sorted(nodes))
+            node = nodes[at]
+            known = list(slots(node))
+            kind = rng.randrange(12)
+            if kind == 0 or not known:
+                start, length = TREE, 6
+            else:
+                index = rng.randrange(len(known))
+                start, length = known[index]
+                if kind <= 3 and not node[LEVEL]:
+                    start, length = HEADER + LEAF_SLOT * index, LEAF_SLOT
+            width = rng.choice([width for width in (1, 2, 4, 8) if width <= max(length, 1)])
+            place = start + rng.randrange(max(length // width, 1)) * width
+            old = int.from_bytes(node[place:place + width], "little")
+            new = rng.choice([0, (1 << 8 * width) - 1, old + 1, old - 1, old ^ 1 << rng.randrange(8 * width),
+                              rng.getrandbits(8 * width), old * 2]) & (1 << 8 * width) - 1
+            node[place:place + width] = new.to_bytes(width, "little")
+            struct.pack_into("<I", node, 0, checksum(node))
+            self.write(at, node)
+            print(f"block {at}: tree {node[TREE]} level {node[LEVEL]}: {place}, {width} bytes: {old:#x} -> {new:#x}")
+
+
+def slots(node):
+    """Where values of a leaf, or the slots of an inner node, begin, and how long they are."""
+    for index in range(struct.unpack_from("<H", node, LEVEL + 1)[0]):
+        if node[LEVEL]:
+            yield HEADER + INNER_SLOT * index, INNER_SLOT
+        else:
+            yield struct.unpack_from("<HH", node, HEADER + LEAF_SLOT * index + KEY + 1)
+
 
 def main():
     volume = Volume(sys.argv[1])
@@ -109,6 +163,8 @@ def main():
             volume.damage_super(which)
         case ["damage", "nodes"]:
             volume.damage_nodes()
+        case ["mutate", seed, count]:
+            volume.mutate(int(seed), int(count))
         case ["damage", tree] if tree in TREES:
             volume.damage_tree(tree)
         case _:

@@ -31,7 +31,8 @@ class Opened:
         self.path = path
 
     def __enter__(self):
-        self.fd = os.open(self.path, os.O_RDONLY)
+        # Also of what would wait for another end.
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         return self.fd
 
     def __exit__(self, *_):
@@ -113,7 +114,7 @@ def open_handle(mounted, text):
     content = bytes.fromhex(content)
     data = ctypes.create_string_buffer(struct.pack("Ii", len(content), int(kind)) + content)
     with Opened(mounted) as fd:
-        result = libc.open_by_handle_at(fd, data, os.O_RDONLY)
+        result = libc.open_by_handle_at(fd, data, os.O_RDONLY | os.O_NONBLOCK)
     if result < 0:
         raise OSError(ctypes.get_errno(), "")
     return result
