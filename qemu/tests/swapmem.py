@@ -27,6 +27,7 @@ def parse():
     parser.add_argument("-H", "--huge", action="store_true", help="in huge pages")
     parser.add_argument("-m", "--marker", action="store_true", help="fill it with a marker")
     parser.add_argument("-r", "--rounds", type=int, default=1)
+    parser.add_argument("-t", "--seconds", type=float, default=0, help="more rounds for so long")
     parser.add_argument("-S", "--seed", type=int, default=1)
     parser.add_argument("-w", "--wait", help="after the first fill (and page out), make this file "
                         "and wait until it is gone")
@@ -93,14 +94,16 @@ def wait(name):
 def main():
     options = parse()
     memory = Memory(options)
-    wrong = 0
-    for turn in range(options.rounds):
+    end = time.monotonic() + options.seconds
+    wrong = turn = 0
+    while turn < options.rounds or time.monotonic() < end:
         memory.fill(turn)
         if options.out:
             memory.page_out()
         if options.wait and turn == 0:
             wait(options.wait)
         wrong += memory.wrong(turn)
+        turn += 1
     print(wrong)
     sys.exit(wrong != 0)
 
