@@ -10,14 +10,14 @@ KDIR ?=
 DESTDIR ?=
 PREFIX ?= /usr/local
 
-# How long `make crash` goes on, and `make fuzz` on each of its targets.
+# How long `make crash` goes on (`make torture`: 4), and `make fuzz` on each of its targets.
 HOURS ?= 1
 SECONDS ?= 60
 
 # How much the benchmarks do, see there.
 bench_settings = $(foreach name,SIZES FOLIOS FILES SNAPSHOTS ROUNDS,$(if $($(name)),$(name)='$($(name))'))
 
-.PHONY: help demo test test-host test-mutations test-guest test-debug test-debug-short crash fuzz check module tools install bench-swapon bench-snapshot bench-engine clean
+.PHONY: help demo test test-host test-mutations test-guest test-debug test-debug-short torture crash fuzz check module tools install bench-swapon bench-snapshot bench-engine clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
 	@echo 'make test-debug    all guest tests, and more, with a kernel full of checkers, which it builds'
 	@echo 'make test-debug-short  those of them that say "# debug: short"'
+	@echo 'make torture       power cuts, hostile calls, pressure and faults in guests, for HOURS=4'
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
 	@echo 'make fuzz          libFuzzer on hostile images and operations, SECONDS=60 for each target'
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
@@ -65,6 +66,10 @@ test-debug:
 
 test-debug-short:
 	@ci/test debug-short
+
+torture: HOURS = 4
+torture:
+	@ci/torture $(HOURS)
 
 crash:
 	@ci/crash $(HOURS)

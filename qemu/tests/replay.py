@@ -3,9 +3,9 @@
 """What dm-log-writes recorded, played back: the device as it was at each point where the filesystem
 had made something durable, and at points between, where any of the writes under way are done.
 
-  replay.py work FOLDER DEVICE SECONDS     changes files; marks in the log what fsync acknowledged
-  replay.py play LOG DEVICE FOLDER SEED    replays; prints what is wrong, and the sum. Of all points
-                                           POINTS (environment) are looked at, chosen by the seed.
+  replay.py work FOLDER DEVICE SECONDS SEED  changes files; marks in the log what fsync acknowledged
+  replay.py play LOG DEVICE FOLDER SEED      replays; prints what is wrong, and the sum. Of all points
+                                             POINTS (environment) are looked at, chosen by the seed.
 
 The files are in a subvolume. A file's name says what must be in it, so that any state can be judged:
 NAME.SEED.BLOCKS. A file is marked when it is durable under that name, and before it is deleted; a
@@ -41,8 +41,8 @@ def row(number):
 
 
 class Work:
-    def __init__(self, folder, device):
-        self.folder, self.device, self.random = folder, device, random.Random(1)
+    def __init__(self, folder, device, seed):
+        self.folder, self.device, self.random = folder, device, random.Random(seed)
         self.files, self.names, self.snapshots, self.turn, self.rows = os.path.join(folder, "sub"), [], [], 0, 0
         oxfsctl.create(self.files)
         self.directory = os.open(self.files, os.O_RDONLY)
@@ -280,6 +280,6 @@ class Player:
 
 
 if sys.argv[1] == "work":
-    Work(sys.argv[2], sys.argv[3]).go(int(sys.argv[4]))
+    Work(sys.argv[2], sys.argv[3], int(sys.argv[5])).go(int(sys.argv[4]))
 else:
     Player(sys.argv[3], sys.argv[4], int(sys.argv[5])).play(sys.argv[2])
