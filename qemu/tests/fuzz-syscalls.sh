@@ -8,7 +8,7 @@
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
-first=${1:-20261125} rounds=${2:-2} count=${3:-1500}
+first=${1:-20} rounds=${2:-2} count=${3:-1500}
 operations=0 succeeded=0
 echo 60 >/proc/sys/kernel/hung_task_timeout_secs
 echo 10 >/proc/sys/kernel/hung_task_check_interval_secs
