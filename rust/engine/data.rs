@@ -221,9 +221,9 @@ impl<D: BlockDevice> Volume<D> {
         self.state.write().space.unstage(run);
     }
 
-    /// Data was written to `[start, start + len)`: maps it. The size on disk becomes `size` if that
-    /// is more. If this fails, staged blocks that were not mapped stay unavailable until the volume
-    /// is mounted again.
+    /// Data was written to `[start, start + len)`, after [`Volume::prepare_write`]: maps it. The size
+    /// on disk becomes `size` if that is more. If this fails, staged blocks that were not mapped stay
+    /// unavailable until the volume is mounted again.
     pub fn finish_write(
         &self,
         id: InodeId,
@@ -233,9 +233,6 @@ impl<D: BlockDevice> Volume<D> {
         size: Option<u64>,
     ) -> Result<Done<Attr>> {
         let end = end_of(start, len)?;
-        if size.is_some() {
-            self.settle_truncate(id)?;
-        }
         let mut at = start.0;
         loop {
             let done = self.update(MAPS, |txn| {
@@ -267,9 +264,9 @@ impl<D: BlockDevice> Volume<D> {
         }
     }
 
-    /// Finishes a truncate that was interrupted, before the file grows again: what it had to drop
-    /// must not come back.
-    fn settle_truncate(&self, id: InodeId) -> Result<()> {
+    /// Finishes a truncate that was interrupted, before anything is put behind the end again: what
+    /// it had to drop must not come back, and what is put there must not be dropped.
+    pub(super) fn settle_truncate(&self, id: InodeId) -> Result<()> {
         let pending = |kept: &u64| *kept != orphan::NO_NAME;
         while self
             .query(|view| orphan::get(view, id))?
@@ -339,6 +336,7 @@ impl<D: BlockDevice> Volume<D> {
     pub fn prealloc(&self, id: InodeId, start: FileBlock, len: u64) -> Result<Done<FileBlock>> {
         let end = end_of(start, len)?;
         self.restore_swap(id)?;
+        self.settle_truncate(id)?;
         let piece = self.map(id, start, len)?;
         let piece_end = piece.start.0.saturating_add(piece.len).min(end);
         if !matches!(piece.backing, Backing::Hole | Backing::Unbacked) {

@@ -88,6 +88,7 @@ impl<D: BlockDevice> Volume<D> {
             return Err(Error::FileTooBig);
         }
         self.restore_swap(clone.target)?;
+        self.settle_truncate(clone.target)?;
         self.update(Cost::takes(STEP), |txn| {
             txn.check_not_swapping(clone.source)?;
             txn.check_not_swapping(clone.target)?;

@@ -209,9 +209,11 @@ impl<D: BlockDevice> Volume<D> {
         Ok(())
     }
 
-    /// Makes sure that a write to `[start, start + len)` goes to the subvolume tree's blocks: moves
-    /// a private range back, or, for the header page alone, drops the private copy of that.
+    /// Makes sure that a write to `[start, start + len)` goes to the subvolume tree's blocks, and
+    /// that they stay: moves a private range back, or, for the header page alone, drops the private
+    /// copy of that, and finishes a truncate that was interrupted.
     pub fn prepare_write(&self, id: InodeId, start: FileBlock, len: u64) -> Result<Done<()>> {
+        self.settle_truncate(id)?;
         if self.inode(id)?.flags & INODE_SWAP == 0 {
             return self.query(|view| {
                 Ok(Done {

@@ -61,7 +61,8 @@ pub struct FileData {
     synced: Atomic<u64>,
     /// The size on disk, as far as known; never more than it is.
     disk_size: Atomic<u64>,
-    /// Whether the volume is known to hold no private range of an inactive swapfile for it.
+    /// Whether the volume is known to hold no private range of an inactive swapfile for it, and
+    /// nothing that a truncate has to drop yet.
     plain: Atomic<i32>,
     completions: Completions,
 }
@@ -501,8 +502,8 @@ pub fn release(inode: &Inode, start: u64, len: u64) -> Result {
     Ok(())
 }
 
-/// Before blocks of what may be an inactive swapfile are written: takes its private range, or
-/// header page, back.
+/// Before blocks are written of what may be an inactive swapfile, or was not truncated to the end:
+/// takes its private range, or header page, back, and drops what is behind the end.
 pub fn prepare_write(inode: &Inode, start: u64, len: u64) -> Result {
     let file = inode.data().file()?;
     if file.is_plain() {

@@ -5,10 +5,11 @@
 use super::data::{self, block_after, block_of, bytes_of, BLOCK};
 use super::file::{change, check_changeable, drop_blocks, refresh, sync_if_asked, File};
 use super::iomap::map;
-use super::truncate::{grow, now};
-use super::{Inode, Oxfs};
-use crate::engine::types::{Backing, FileBlock, MAX_FILE_BLOCKS, MAX_FILE_SIZE};
-use crate::vfs::file::{mode, OpenFile};
+use super::truncate::{cut, grow};
+use super::{Inode, Oxfs, Volume};
+use crate::engine;
+use crate::engine::types::{Backing, Done, FileBlock, InodeId, MAX_FILE_BLOCKS, MAX_FILE_SIZE};
+use crate::vfs::file::{is_killed, mode, OpenFile};
 use crate::vfs::iomap;
 use kernel::prelude::*;
 
@@ -154,20 +155,16 @@ fn collapse(inode: &Inode, range: &Range) -> Result {
         return Err(EINVAL);
     }
     flush_behind(inode, range.pos)?;
-    let (start, len) = (block_of(range.pos), block_of(range.end - range.pos));
-    change(inode, |volume, id| {
-        volume.collapse(id, FileBlock(start), len)
-    })?;
-    resize(inode, size - (range.end - range.pos))
-}
-
-/// Sets the size, when nothing is dirty behind it.
-fn resize(inode: &Inode, size: u64) -> Result {
-    inode.truncate_cached(size);
-    inode.data().file()?.set_disk_size(0);
-    let time = now(inode);
-    while !change(inode, |volume, id| volume.truncate(id, size, time))? {}
-    Ok(())
+    let (first, mut from) = (block_of(range.pos), block_of(range.end));
+    let len = from - first;
+    in_steps(inode, first, from, Volume::punch)?;
+    while from < MAX_FILE_BLOCKS {
+        from = change(inode, |volume, id| {
+            volume.move_down(id, FileBlock(from), len)
+        })?
+        .0;
+    }
+    cut(inode, size - (range.end - range.pos))
 }
 
 /// Makes room for the range; what was there moves behind it.
@@ -192,7 +189,7 @@ fn insert(inode: &Inode, range: &Range) -> Result {
         volume.insert(id, FileBlock(start), blocks)
     });
     if moved.is_err() && is_empty_from(inode, block_after(size))? {
-        resize(inode, size)?;
+        cut(inode, size)?;
     }
     moved
 }

@@ -60,13 +60,22 @@ pub fn extend(inode: &Inode, size: u64) -> Result {
 /// Makes the file `size` bytes long, which is less than it is.
 fn shrink(inode: &Inode, size: u64) -> Result {
     zero_new_tail(inode, size)?;
+    cut(inode, size)?;
+    refresh(inode)
+}
+
+/// Drops what is behind `size`, which becomes the end. What is in the last block behind it is right
+/// already. The caller holds both locks exclusively.
+pub fn cut(inode: &Inode, size: u64) -> Result {
     inode.truncate_cached(size);
     let file = inode.data().file()?;
     file.set_disk_size(0);
     data::forget(inode, block_after(size), u64::MAX - block_after(size))?;
+    // If not all steps are done, the next write does the rest before it puts anything there.
+    file.set_plain(false);
     let time = now(inode);
     while !change(inode, |volume, id| volume.truncate(id, size, time))? {}
-    refresh(inode)
+    Ok(())
 }
 
 /// Zeros what will be beyond the end in the last block. A full volume must still let files be
