@@ -25,6 +25,28 @@ check 'the other one has not changed' cmp base /tmp/base
 is 'two blocks are not shared any more' 2046 "$(blocks_with clone shared)"
 op 'direct read' OK read-direct clone 2M
 is 'what was written' 'ww' "$(dd if=clone bs=1 skip=1M count=1 status=none; dd if=clone bs=1 skip=2M count=1 status=none)"
+op 'cached read that does not wait' OK read-nowait base 1M
+# A direct write that begins inside of a block, and whose memory ends inside of another one.
+truncate -s 64K part
+do_op write part 0
+must sync
+cat >/tmp/part.py <<'END'
+import ctypes, mmap, os
+libc = ctypes.CDLL(None)
+libc.pwrite.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+valid = 3584 + 4096 + 2048
+memory = mmap.mmap(-1, 8 * 4096)
+memory.write(b"v" * 4 * 4096)
+end = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + 4 * 4096
+libc.mprotect(end, 4096, 0)
+fd = os.open("part", os.O_RDWR | os.O_DIRECT)
+count = libc.pwrite(fd, end - valid, 3584 + 3 * 4096, 512)
+with open("part", "rb") as file:
+	file.seek(512)
+	print(count >= 3584 and file.read(count) == b"v" * count)
+END
+is 'a direct write that ends early has written what it says' True "$(python3 /tmp/part.py)"
 op 'dedupe of the same content' 'OK OK' dedupe base clone 64K
 op 'dedupe of different content' 'OK DIFFERS' dedupe base clone 2M
 op 'clone of a range' OK clonerange base clone 1M 4K 1M

@@ -2,9 +2,7 @@
 
 //! What iomap is told about a file: the volume's mapping, and over it what is on its way.
 
-use super::data::{
-    self, block_after, block_of, bytes_of, DirectPiece, FileData, Held, State, BLOCK,
-};
+use super::data::{self, block_after, block_of, bytes_of, DirectPiece, FileData, Held, State};
 use super::file::File;
 use super::inode::InodeExt;
 use super::{Inode, Oxfs};
@@ -221,7 +219,6 @@ fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Resul
     // Blocks of the file's own are written without a reservation, where this would be found.
     inode.query(|volume, _| volume.check_writable())?;
     data::prepare_write(inode, start, len)?;
-    let whole = (request.pos | request.len) % BLOCK == 0;
     let len = {
         let blocks = file.blocks();
         let (state, len) = blocks.state(start, len);
@@ -239,10 +236,10 @@ fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Resul
             _ => mapping.len.min(MAX_DIRECT),
         }
     };
-    if !whole {
-        return Err(ENOTBLK);
-    }
-    let run = place_direct(inode, file, request.token, start, len)?;
+    // Part of a block has to go together with the rest of it. This also holds for the whole blocks of
+    // a write that begins or ends inside of one: it may end early inside of any.
+    let token = request.token.ok_or(ENOTBLK)?.get();
+    let run = place_direct(inode, file, token, start, len)?;
     Ok(plain(Extent {
         start: bytes_of(start),
         len: bytes_of(run.len),

@@ -288,9 +288,10 @@ impl DirectIo<Oxfs> for File {
         }
         let mut blocks = file.blocks();
         let mut result = write.result;
+        let size = grows.then_some(end);
         while let Some(piece) = blocks.take_direct(write.token) {
             let written = if result.is_ok() { block_of(end) } else { 0 };
-            let one = finish_direct(inode, file, &piece, written);
+            let one = finish_direct(inode, file, &piece, written, size);
             result = result.and(one);
         }
         if !write.copied {
@@ -299,7 +300,6 @@ impl DirectIo<Oxfs> for File {
         if result.is_ok() && write.len > 0 && (write.unwritten || grows) {
             let start = block_of(write.pos);
             let len = block_after(end).saturating_sub(start);
-            let size = grows.then_some(end);
             result = finish(inode, file, start, len, Written::InPlace, size);
         }
         file.mapping_changed();
@@ -320,8 +320,15 @@ fn end_read(inode: &Inode, ticket: Ticket) {
     });
 }
 
-/// Maps what a direct write has written of a piece, up to block `end`, and gives the rest back.
-fn finish_direct(inode: &Inode, file: &FileData, piece: &DirectPiece, end: u64) -> Result {
+/// Maps what a direct write has written of a piece, up to block `end`, and gives the rest back. The
+/// file's size on disk grows with it, up to `size`.
+fn finish_direct(
+    inode: &Inode,
+    file: &FileData,
+    piece: &DirectPiece,
+    end: u64,
+    size: Option<u64>,
+) -> Result {
     let written = end.saturating_sub(piece.start).min(piece.run.len);
     let rest = Run::new(
         BlockNr(piece.run.start.0 + written),
@@ -334,5 +341,5 @@ fn finish_direct(inode: &Inode, file: &FileData, piece: &DirectPiece, end: u64) 
         return Ok(());
     }
     let place = Written::Staged(piece.run.start);
-    finish(inode, file, piece.start, written, place, None)
+    finish(inode, file, piece.start, written, place, size)
 }

@@ -53,7 +53,7 @@ pub trait DirectIo<F: FileSystem>: Mapper<F> + Writeback<F> {
 pub struct How {
     /// Return only when it is done.
     pub wait: bool,
-    /// Split I/O at multiples of the block size only.
+    /// It is one of whole blocks, and ends at a block's end also if it ends early.
     pub whole_blocks: bool,
 }
 
@@ -188,12 +188,13 @@ pub fn write<F: FileSystem, T: DirectIo<F>>(
     iter: &mut Iter,
     how: How,
 ) -> Result<usize> {
-    let mut flags = 0;
+    let (mut flags, mut token) = (0, ptr::null_mut());
     if how.wait {
         flags |= bindings::IOMAP_DIO_FORCE_WAIT;
     }
     if how.whole_blocks {
         flags |= bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
+        token = iocb.as_ptr().cast();
     }
     // SAFETY: Both are valid for the call that they came with; the token is only compared.
     count_result(unsafe {
@@ -203,7 +204,7 @@ pub fn write<F: FileSystem, T: DirectIo<F>>(
             Tables::<F, T>::OPS,
             Ops::<F, T>::TABLE,
             flags,
-            iocb.as_ptr().cast(),
+            token,
             0,
         )
     })

@@ -13,6 +13,7 @@ use super::fs_type::FileSystem;
 use super::inode::Inode;
 use crate::bindings;
 use core::marker::PhantomData;
+use core::num::NonZero;
 use core::ptr;
 use kernel::error::to_result;
 use kernel::prelude::*;
@@ -87,8 +88,9 @@ pub struct Request {
     pub pos: u64,
     /// How much from there, at least 1.
     pub len: u64,
-    /// What [`super::direct::write`] was called for: identifies the operation.
-    pub token: usize,
+    /// Which direct write it is for, if that is one of whole blocks
+    /// ([`super::direct::How::whole_blocks`]).
+    pub token: Option<NonZero<usize>>,
     flags: u32,
 }
 
@@ -191,7 +193,7 @@ impl<F: FileSystem, T: Mapper<F>> Tables<F, T> {
         let request = Request {
             pos: pos as u64,
             len: len as u64,
-            token,
+            token: NonZero::new(token),
             flags,
         };
         match T::begin(inode, &request) {
