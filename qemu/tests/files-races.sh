@@ -7,8 +7,26 @@
 
 . "${0%/*}/lib.sh"
 new_fs
+cat >/tmp/together.py <<-'END'
+	import os, random
+	def together(works):
+	    """Does each in a process of its own; how many of them failed."""
+	    children = []
+	    for i, work in enumerate(works):
+	        child = os.fork()
+	        if child == 0:
+	            try:
+	                work(random.Random(i))
+	            except BaseException as error:
+	                print(work.__name__, repr(error), flush=True)
+	                os._exit(1)
+	            os._exit(0)
+	        children.append(child)
+	    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+END
 cat >/tmp/races.py <<-'END'
-	import ctypes, errno, os, random, sys, time
+	import ctypes, errno, os, sys, time
+	from together import together
 	libc = ctypes.CDLL(None, use_errno=True)
 	FOLDERS, FILES, SECONDS = 4, 40, 8
 	for d in range(FOLDERS):
@@ -74,18 +92,7 @@ cat >/tmp/races.py <<-'END'
 	                    assert os.read(fd, 100) == name[1:].encode(), name
 	                    os.close(fd)
 
-	children = []
-	for i, work in enumerate([movers, movers, exchangers, makers, makers, readers]):
-	    child = os.fork()
-	    if child == 0:
-	        try:
-	            work(random.Random(i))
-	        except BaseException as error:
-	            print(work.__name__, repr(error), flush=True)
-	            os._exit(1)
-	        os._exit(0)
-	    children.append(child)
-	failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
+	failed = together([movers, movers, exchangers, makers, makers, readers])
 	found = {}
 	for folder, _, names in os.walk("."):
 	    for name in names:
@@ -106,7 +113,8 @@ check 'stress-ng: folders, links, renames' stress-ng --dir 1 --dir-ops 300 --ren
 
 cat >/tmp/clones.py <<-'END'
 	# One writes whole pages of one letter, one clones, one truncates: no clone has a page of two.
-	import fcntl, os, random, sys, time
+	import fcntl, os, sys, time
+	from together import together
 	SIZE, PAGE, end = 1 << 20, 4096, time.monotonic() + 8
 	os.close(os.open("source", os.O_CREAT))
 	os.truncate("source", SIZE)
@@ -136,18 +144,7 @@ cat >/tmp/clones.py <<-'END'
 	            os.posix_fadvise(clone, 0, 0, os.POSIX_FADV_DONTNEED)
 	            assert os.pread(clone, SIZE, 0) == content
 	        os.close(clone)
-	children = []
-	for i, work in enumerate([writer, writer, cutter, cloner]):
-	    child = os.fork()
-	    if child == 0:
-	        try:
-	            work(random.Random(i))
-	        except BaseException as error:
-	            print(work.__name__, repr(error), flush=True)
-	            os._exit(1)
-	        os._exit(0)
-	    children.append(child)
-	sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+	sys.exit(together([writer, writer, cutter, cloner]))
 END
 check 'writes, truncation and clones at the same time' timeout 100 python3 /tmp/clones.py
 
