@@ -55,6 +55,12 @@ pub fn push_times(inode: &Inode) -> Result {
     }
 }
 
+/// Makes the last change of the inode durable, and times that only the VFS knows.
+pub fn sync(inode: &Inode) -> Result {
+    push_times(inode)?;
+    inode.sync_changes()
+}
+
 /// Changes attributes as chmod, chown, utimes and truncate ask for. The inode is locked.
 pub fn set(inode: &Inode, change: &mut SetAttr<'_, Oxfs>) -> Result {
     check_writable(inode)?;

@@ -34,7 +34,6 @@ impl DirOperations<Oxfs> for Operations {
     }
 
     fn sync(dir: &Inode) -> Result {
-        attr::push_times(dir)?;
-        dir.sync_changes()
+        attr::sync(dir)
     }
 }

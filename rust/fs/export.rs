@@ -2,7 +2,7 @@
 
 //! File handles: finding inodes by number, for NFS and open_by_handle_at(2).
 
-use super::{inode, Inode, InodeExt, Oxfs, SuperBlock};
+use super::{attr, inode, Inode, InodeExt, Oxfs, SuperBlock};
 use crate::engine::types::InodeId;
 use crate::vfs::export::ExportOperations;
 use kernel::prelude::*;
@@ -33,5 +33,9 @@ impl ExportOperations<Oxfs> for Operations {
         let stale = |error| if error == ENOENT { ESTALE } else { error };
         let parent = dir.query(|volume, id| volume.parent(id)).map_err(stale)?;
         inode::get(dir.super_block(), parent).map_err(stale)
+    }
+
+    fn commit_metadata(inode: &Inode) -> Result {
+        attr::sync(inode)
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! C header: [`include/linux/exportfs.h`](srctree/include/linux/exportfs.h)
 
+use super::file::result_to_c;
 use super::fs_type::FileSystem;
 use super::inode::Inode;
 use super::super_block::SuperBlock;
@@ -22,6 +23,9 @@ pub trait ExportOperations<F: FileSystem> {
 
     /// The parent of a directory.
     fn parent(dir: &Inode<F>) -> Result<ARef<Inode<F>>>;
+
+    /// Makes what was changed of the inode, or of the names in it, durable: NFS promises that.
+    fn commit_metadata(inode: &Inode<F>) -> Result;
 }
 
 /// The table of `F`, for `s_export_op`.
@@ -45,6 +49,7 @@ impl<F: FileSystem> Shims<F> {
         fh_to_dentry: Some(Self::fh_to_dentry),
         fh_to_parent: Some(Self::fh_to_parent),
         get_parent: Some(Self::get_parent),
+        commit_metadata: Some(Self::commit_metadata),
         ..pin_init::zeroed()
     };
 
@@ -153,6 +158,16 @@ impl<F: FileSystem> Shims<F> {
         // SAFETY: By the contract of this function; the dentry has an inode.
         Self::alias(F::Export::parent(unsafe {
             Inode::from_ptr((*child).d_inode)
+        }))
+    }
+
+    /// # Safety
+    ///
+    /// Called by nfsd with a referenced inode, which may be locked.
+    unsafe extern "C" fn commit_metadata(inode: *mut bindings::inode) -> c_int {
+        // SAFETY: By the contract of this function.
+        result_to_c(F::Export::commit_metadata(unsafe {
+            Inode::from_ptr(inode)
         }))
     }
 }
