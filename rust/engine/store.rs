@@ -148,9 +148,12 @@ impl<D: BlockDevice> Store<D> {
         self.count.load(Relaxed)
     }
 
-    /// Evicts up to `want` nodes and returns how many went.
+    /// Evicts up to `want` nodes and returns how many went. Does not wait: who has the lock may be
+    /// waiting for memory, and for the caller to find some.
     pub fn shrink(&self, want: usize) -> usize {
-        let mut cache = self.cache.lock();
+        let Some(mut cache) = self.cache.try_lock() else {
+            return 0;
+        };
         let evicted = cache.evict(want);
         self.count.store(cache.nodes.len(), Relaxed);
         evicted

@@ -5,6 +5,7 @@
 use super::{Block, NoMemory, VecExt};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};
+use std::sync::TryLockError;
 
 pub use std::boxed::Box;
 pub use std::sync::Arc;
@@ -85,6 +86,15 @@ impl<T> Mutex<T> {
     /// Waits for the lock. A holder that panicked in a test does not poison it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The lock, if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

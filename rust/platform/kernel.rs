@@ -100,6 +100,11 @@ impl<T> Mutex<T> {
     #[doc(hidden)]
     pub fn create(
         value: T,
+
+    /// The lock, if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock()
+    }
         name: &'static CStr,
         class: Pin<&'static LockClassKey>,
     ) -> Result<Self, NoMemory> {
