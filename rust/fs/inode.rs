@@ -194,7 +194,7 @@ pub fn set_up(new: &NewInode<Oxfs>, attr: &Attr) -> Result {
         Some(FileType::Regular) | None => {
             let name = new.inode().super_block().id();
             let id = new.inode().data().id;
-            log::error(&name, format_args!("{id} has an impossible mode or size"));
+            log::damage(&name, format_args!("{id} has an impossible mode or size"));
             return Err(EUCLEAN);
         }
         Some(_) => Kind::Special(inode_ops::table::<Oxfs, namei::Special>(), attr.rdev),

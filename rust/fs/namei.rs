@@ -213,7 +213,7 @@ impl InodeOperations<Oxfs> for Directory {
                 }
                 let device = dir.super_block().id();
                 let dir = dir.data().id;
-                log::error(
+                log::damage(
                     &device,
                     format_args!("{dir} names {id}, which does not exist"),
                 );

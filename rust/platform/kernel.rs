@@ -10,7 +10,7 @@
 
 use super::{Block, NoMemory, VecExt};
 use crate::bindings;
-use crate::vfs::nofs::GFP_NOFAIL;
+use crate::vfs::{self, nofs::GFP_NOFAIL};
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use kernel::alloc::AllocError;
@@ -77,20 +77,9 @@ pub fn random_u64() -> u64 {
 }
 
 /// Writes one line to the log, unless there were too many of them just now: a damaged volume has
-/// much to complain about.
+/// much to complain about. The line begins with the device's name.
 pub fn log(line: core::fmt::Arguments<'_>) {
-    // SAFETY: The argument is a string; the state behind it is the kernel's.
-    if unsafe { bindings::__printk_ratelimit(c"oxfs".as_char_ptr()) } == 0 {
-        return;
-    }
-    // The line begins with the device's name, which the macros of the `kernel` crate do not know.
-    // SAFETY: `%pA` takes a pointer to `fmt::Arguments`.
-    unsafe {
-        bindings::_printk(
-            c"\x014oxfs %pA\n".as_char_ptr(),
-            (&raw const line).cast::<kernel::ffi::c_void>(),
-        );
-    }
+    vfs::log::warning(line);
 }
 
 /// A lock that sleeps.
@@ -100,11 +89,6 @@ impl<T> Mutex<T> {
     #[doc(hidden)]
     pub fn create(
         value: T,
-
-    /// The lock, if nobody has it.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock()
-    }
         name: &'static CStr,
         class: Pin<&'static LockClassKey>,
     ) -> Result<Self, NoMemory> {
@@ -115,6 +99,11 @@ impl<T> Mutex<T> {
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock()
+    }
+
+    /// The lock, if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock()
     }
 }
 

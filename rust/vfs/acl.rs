@@ -64,7 +64,7 @@ fn load<F: FileSystem>(inode: &Inode<F>, kind: c_int) -> Result<*mut bindings::p
             return error;
         }
         let (device, ino) = (inode.super_block().id(), inode.ino());
-        log::error(
+        log::damage(
             &device,
             format_args!("inode {ino} has a damaged access control list"),
         );

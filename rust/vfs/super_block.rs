@@ -12,8 +12,8 @@ use super::block::Device;
 use super::fs_type::{FileSystem, Type};
 use super::inode::{self, Inode};
 use super::nofs;
-use super::seq_file::SeqFile;
-use super::{dentry, export, xattr};
+use super::seq_file::{Place, SeqFile};
+use super::{export, log, xattr};
 use crate::bindings;
 use core::fmt;
 use core::marker::PhantomData;
@@ -218,6 +218,11 @@ impl<F: FileSystem> NewSuper<F> {
             to_result(bindings::sync_blockdev((*sb).s_bdev))?;
             bindings::invalidate_bdev((*sb).s_bdev);
             if bindings::sb_set_blocksize(sb, F::BLOCK_SIZE as c_int) == 0 {
+                let device = Name::of(sb);
+                log::error(
+                    &device,
+                    format_args!("cannot mount: the device's blocks are too large"),
+                );
                 return Err(EINVAL);
             }
             (*sb).s_magic = F::MAGIC as c_ulong;
