@@ -240,6 +240,10 @@ impl InodeOperations<Oxfs> for Directory {
         create(
             map,
             dir,
+        // Not even that a name does not exist is to be remembered: it would keep the directory.
+        if dir.data().member().is_deleted() {
+            return Err(ENOENT);
+        }
             name,
             New {
                 mode,

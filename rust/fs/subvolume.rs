@@ -4,7 +4,8 @@
 //! becomes of one that was deleted.
 //!
 //! Every inode in memory is a [`Member`] of its subvolume. A deleted subvolume gets no new members:
-//! lookups in it end. Files that are still open go on working, as deleted files do. When the last
+//! lookups in it end. Files that are still open go on working, as deleted files do, and leave memory
+//! when they are closed. When the last
 //! inode has left memory the background work gives the space back, in steps, each a transaction of
 //! its own; at the next mount it goes on where this one stopped. (btrfs does the same with its dead
 //! roots.)
@@ -164,8 +165,12 @@ pub fn check_writable(inode: &Inode) -> Result {
 /// memory. No lock of the VFS is held that one of them could need to go.
 pub fn abandon(sb: &SuperBlock, id: SubvolId) {
     sb.data().subvolumes().set_deleted(id);
-    sb.prune(|st_ino| engine::types::InodeId::from_st_ino(st_ino).subvol == id);
+    prune(sb, id);
     sb.wake_background();
+}
+
+fn prune(sb: &SuperBlock, id: SubvolId) {
+    sb.prune(|st_ino| engine::types::InodeId::from_st_ino(st_ino).subvol == id);
 }
 
 /// Gives the space of deleted subvolumes back that nobody uses any more. Whether one is left for
@@ -186,6 +191,8 @@ pub fn drop_deleted(sb: &SuperBlock) -> bool {
             }
         };
         if state.subvolumes().is_in_use(id) {
+            // A lookup that began before it was deleted may have come after the first time.
+            prune(sb, id);
             left = true;
         } else if let Err(error) = drop_one(sb, id) {
             // What refuses all changes has been logged.

@@ -5,11 +5,9 @@
 //! C header: [`include/linux/dcache.h`](srctree/include/linux/dcache.h)
 
 use super::fs_type::FileSystem;
-use super::inode::{self, Inode};
-use super::super_block::SuperOperations;
+use super::inode::Inode;
 use crate::bindings;
 use core::marker::PhantomData;
-use kernel::ffi::c_int;
 use kernel::types::Opaque;
 
 /// A cached name.
@@ -58,37 +56,5 @@ impl<F: FileSystem> Dentry<F> {
             let inode = (*self.dentry.get()).d_inode;
             (!inode.is_null()).then(|| Inode::from_ptr(inode))
         }
-    }
-}
-
-/// The functions of `struct dentry_operations` for filesystem `F`.
-pub(super) struct Shims<F: FileSystem>(PhantomData<F>);
-
-impl<F: FileSystem> Shims<F> {
-    pub(super) const TABLE: &'static bindings::dentry_operations = &bindings::dentry_operations {
-        d_delete: Some(Self::delete),
-        ..pin_init::zeroed()
-    };
-
-    /// Whether a name that nobody uses is not to be remembered: one in a directory that is doomed
-    /// would keep that in memory.
-    ///
-    /// # Safety
-    ///
-    /// Called by the dentry cache with a dentry of `F` that is locked.
-    unsafe extern "C" fn delete(dentry: *const bindings::dentry) -> c_int {
-        // SAFETY: The lock keeps dentry and parent together; both keep their inodes. One that was
-        // never given an inode may be its own parent.
-        let doomed = unsafe {
-            let own = (*dentry).d_inode;
-            let inode = if own.is_null() {
-                (*(*dentry).d_parent).d_inode
-            } else {
-                own
-            };
-            !inode.is_null()
-                && inode::if_ready::<F>(inode).is_some_and(|inode| F::SuperOps::is_doomed(inode))
-        };
-        c_int::from(doomed)
     }
 }

@@ -26,19 +26,19 @@ use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::aref::{ARef, AlwaysRefCounted};
+use kernel::sync::atomic::{Acquire, Atomic, Release};
 use kernel::types::Opaque;
 
 /// An object of the inode cache.
 ///
 /// # Invariants
 ///
-/// `data` is initialised exactly when `ready` is true. `ready` is set once, before anything but
-/// the task that created the inode can reach it, and cleared in `destroy_inode`, when nobody can
-/// reach it any more.
+/// `data` is initialised exactly when `ready` is true. `ready` is set once, while the inode is locked
+/// by `I_NEW`, and cleared in `destroy_inode`, when nobody can reach it any more.
 #[repr(C)]
 pub(super) struct Slot<F: FileSystem> {
     inode: Opaque<bindings::inode>,
-    ready: bool,
+    ready: Atomic<bool>,
     data: MaybeUninit<F::Inode>,
 }
 
@@ -86,7 +86,7 @@ impl<F: FileSystem> Cache<F> {
         let slot = object.cast::<Slot<F>>();
         // SAFETY: The object is ours and large enough for a `Slot`.
         unsafe {
-            (&raw mut (*slot).ready).write(false);
+            (&raw mut (*slot).ready).write(Atomic::new(false));
             bindings::inode_init_once(Opaque::cast_into(&raw const (*slot).inode));
         }
     }
@@ -143,8 +143,8 @@ pub(super) unsafe fn drop_data<F: FileSystem>(inode: *mut bindings::inode) {
     let slot = inode.cast::<Slot<F>>();
     // SAFETY: Nobody else can reach the slot; by its invariant the data is there when `ready`.
     unsafe {
-        if (*slot).ready {
-            (*slot).ready = false;
+        if (*slot).ready.load(Acquire) {
+            (*slot).ready.store(false, Release);
             (*slot).data.assume_init_drop();
         }
     }
@@ -158,8 +158,8 @@ pub(super) unsafe fn drop_data<F: FileSystem>(inode: *mut bindings::inode) {
 pub(super) unsafe fn if_ready<'a, F: FileSystem>(
     inode: *mut bindings::inode,
 ) -> Option<&'a Inode<F>> {
-    // SAFETY: Every inode of `F` lies in a `Slot`, and `ready` does not change while it is live.
-    if unsafe { (*inode.cast::<Slot<F>>()).ready } {
+    // SAFETY: Every inode of `F` lies in a `Slot`, and what is ready stays so while it is live.
+    if unsafe { (*inode.cast::<Slot<F>>()).ready.load(Acquire) } {
         // SAFETY: As the contract of this function says; it is ready.
         Some(unsafe { Inode::from_ptr(inode) })
     } else {
@@ -435,13 +435,13 @@ impl<F: FileSystem> Drop for Filling<F> {
 
 /// # Safety
 ///
-/// `inode` is an inode of `F` that is not ready and that only the caller can reach.
+/// `inode` is an inode of `F` that is not ready, and locked by the caller with `I_NEW`.
 unsafe fn put_data<F: FileSystem>(inode: NonNull<bindings::inode>, data: F::Inode) {
     let slot = inode.as_ptr().cast::<Slot<F>>();
     // SAFETY: By the contract of this function.
     unsafe {
         (*slot).data.write(data);
-        (*slot).ready = true;
+        (*slot).ready.store(true, Release);
     }
 }
 

@@ -13,15 +13,18 @@ use kernel::sync::aref::ARef;
 const MANY: u32 = 1024;
 
 impl<F: FileSystem> SuperBlock<F> {
-    /// Lets go of the inodes whose number `chosen` accepts, as far as nobody uses them: of cached
-    /// names for them, and of themselves if they are doomed
-    /// ([`super::super_block::SuperOperations::is_doomed`]). May sleep; `chosen` must not.
+    /// Lets go of the inodes whose number `chosen` accepts, and of cached names for them, as far as
+    /// nobody uses them; those that somebody does leave memory when he does not any more. May sleep;
+    /// `chosen` must not.
     pub fn prune(&self, chosen: impl Fn(u64) -> bool) {
         let mut last = None;
         while let Some(inode) = self.next_inode(last.as_ref(), &chosen) {
             if chosen(inode.ino()) {
                 // SAFETY: The inode is referenced.
-                unsafe { bindings::d_prune_aliases(inode.as_ptr()) };
+                unsafe {
+                    bindings::d_mark_dontcache(inode.as_ptr());
+                    bindings::d_prune_aliases(inode.as_ptr());
+                }
             }
             // Not before: the reference keeps it on the list, for the next to be found.
             last = Some(inode);
@@ -70,12 +73,13 @@ impl<F: FileSystem> SuperBlock<F> {
     ///
     /// `inode` is on the super block's list, whose lock is held.
     unsafe fn hold(inode: *mut bindings::inode) -> Option<ARef<Inode<F>>> {
-        // SAFETY: By the contract of this function. An inode that is not new does not become so.
+        // SAFETY: By the contract of this function. An inode is locked before it is ready, so that
+        // one which is ready, and then is not locked, is not being made.
         unsafe {
+            inode::if_ready::<F>(inode)?;
             if bindings::oxfs_helper_inode_is_new(inode) {
                 return None;
             }
-            inode::if_ready::<F>(inode)?;
             // Its lock ranks below that of the list.
             let inode = NonNull::new(bindings::igrab(inode))?;
             Some(ARef::from_raw(inode.cast()))

@@ -44,7 +44,7 @@ pub trait SuperOperations<F: FileSystem> {
     fn write_inode(inode: &Inode<F>, wait: bool) -> Result;
 
     /// Whether an inode that nobody uses is to leave memory at once, with what is dirty in it,
-    /// though it has a name, and cached names with it. Called with spin locks held.
+    /// though it has a name. Called with a spin lock held.
     fn is_doomed(inode: &Inode<F>) -> bool;
 
     /// The last reference is gone, and the inode is leaving memory; the page cache is already
@@ -232,7 +232,6 @@ impl<F: FileSystem> NewSuper<F> {
             (*sb).s_export_op = export::table::<F>().cast();
             (*sb).s_xattr = xattr::table::<F>();
             (*sb).s_flags |= bindings::OXFS_SB_POSIXACL;
-            bindings::set_default_d_op(sb, dentry::Shims::<F>::TABLE);
         }
         Ok(Self {
             sb,
@@ -389,7 +388,6 @@ impl<F: FileSystem> Shims<F> {
     unsafe extern "C" fn put_super(sb: *mut bindings::super_block) {
         // SAFETY: There is a root, so there is data. Nobody uses it after this.
         unsafe {
-            SuperBlock::<F>::from_ptr(sb).stop_background();
             F::SuperOps::put_super(SuperBlock::from_ptr(sb));
             bindings::invalidate_bdev((*sb).s_bdev);
             Self::drop_data(sb);
@@ -417,10 +415,12 @@ impl<F: FileSystem> Shims<F> {
     ///
     /// Called by the VFS when the last user of the super block is gone, `s_umount` held.
     pub(super) unsafe extern "C" fn kill(sb: *mut bindings::super_block) {
-        // SAFETY: Without a root `put_super` is not called, and no inode was ever found.
+        // SAFETY: Without a root `put_super` is not called, and no inode was ever found; with one
+        // there is data. Inodes that the background work holds would be busy after unmounting.
         unsafe {
-            if (*sb).s_root.is_null() {
-                Self::drop_data(sb);
+            match (*sb).s_root.is_null() {
+                true => Self::drop_data(sb),
+                false => SuperBlock::<F>::from_ptr(sb).stop_background(),
             }
             bindings::kill_block_super(sb);
         }
