@@ -140,8 +140,8 @@ fn create(file: &OpenFile<Oxfs>, what: &mut uapi::SubvolCreate) -> Result {
 
 /// Shows a new name to those who watch the directory.
 fn announce(file: &OpenFile<Oxfs>, name: &[u8]) {
-    // It is made; who cannot look it up finds out later.
-    if let Ok(name) = LockedName::current(file, name) {
+    // It is made, whether or not it can be looked up.
+    if let Ok(name) = LockedName::any(file, name) {
         name.announce();
     }
 }
@@ -176,8 +176,7 @@ fn create_empty(file: &OpenFile<Oxfs>, name: &[u8]) -> Result<SubvolId> {
         sb.data().join(sb, |volume| volume.create_subvolume(&new))
     })?;
     changed(dir, &made.value.dir, made.generation);
-    // It was looked up when it did not exist.
-    place.forget();
+    file.forget_name(name)?;
     drop(place);
     file.inode().sync_changes()?;
     Ok(made.value.id.subvol)
@@ -207,7 +206,10 @@ fn snapshot(file: &OpenFile<Oxfs>, fd: i64, name: &[u8], read_only: bool) -> Res
     )?;
     if let Some(attr) = &done.dir {
         let _lock = dir.lock_exclusive();
-        apply(dir, attr);
+        if let Some(attr) = &done.dir {
+            apply(dir, attr);
+        }
+        file.forget_name(name)?;
     }
     finish_orphans(sb, &done);
     Ok(done.subvol)

@@ -72,6 +72,24 @@ impl<F: FileSystem> OpenFile<F> {
         Ok(WriteAccess(self, NotThreadSafe))
     }
 
+    /// Has the next lookup of `name` in this directory ask the filesystem: it was made, and may be
+    /// remembered as one that does not exist. The caller holds the directory's lock exclusively, so
+    /// that no lookup is under way.
+    pub fn forget_name(&self, name: &[u8]) -> Result {
+        let mut text = qstr(name)?;
+        // SAFETY: The directory is open, the name valid for the call; a dentry that is found comes with
+        // a reference.
+        unsafe {
+            let dir = (*self.as_ptr()).__bindgen_anon_1.f_path.dentry;
+            let found = from_err_ptr(bindings::try_lookup_noperm(&mut text, dir))?;
+            if !found.is_null() {
+                bindings::d_drop(found);
+                bindings::dput(found);
+            }
+        }
+        Ok(())
+    }
+
     /// The file that the calling program has open as `fd`. `EXDEV` when it is of another
     /// filesystem.
     pub fn other(&self, fd: i64) -> Result<OwnedFile<F>> {
@@ -155,15 +173,9 @@ impl<'a, F: FileSystem> LockedName<'a, F> {
         Ok(name)
     }
 
-    /// A name as the filesystem has it now: that it did not exist may be remembered from before.
-    pub fn current(dir: &'a OpenFile<F>, name: &[u8]) -> Result<Self> {
-        let found = Self::start(dir, name, bindings::start_creating)?;
-        if found.inode().is_some() {
-            return Ok(found);
-        }
-        found.forget();
-        drop(found);
-        Self::start(dir, name, bindings::start_creating)
+    /// A name, whether or not it exists.
+    pub fn any(dir: &'a OpenFile<F>, name: &[u8]) -> Result<Self> {
+        Self::start(dir, name, bindings::start_creating_killable)
     }
 
     /// The directory.
@@ -180,12 +192,6 @@ impl<'a, F: FileSystem> LockedName<'a, F> {
     /// The inode that the name stands for, if it exists.
     pub fn inode(&self) -> Option<&Inode<F>> {
         self.dentry().inode()
-    }
-
-    /// The next lookup asks the filesystem.
-    pub fn forget(&self) {
-        // SAFETY: By the type invariants.
-        unsafe { bindings::d_drop(self.dentry.as_ptr()) }
     }
 
     /// Tells those who watch the directory that there is a new directory in it.
