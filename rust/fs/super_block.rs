@@ -14,9 +14,10 @@ use super::{mount, Inode, Oxfs, SuperBlock, Volume};
 use crate::engine;
 use crate::engine::subvolume::root_of;
 use crate::engine::types::{InodeId, SubvolId, MAX_NAME};
+use crate::vfs::seq_file::{Place, SeqFile};
 use crate::vfs::super_block::{Name, StatFs, SuperOperations};
 use crate::vfs::workqueue::{Tick, Timer, WorkQueue};
-use crate::vfs::{log, nofs, seq_file::SeqFile};
+use crate::vfs::{log, nofs};
 use core::fmt::Write;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
@@ -331,19 +332,16 @@ impl SuperOperations<Oxfs> for Operations {
         })
     }
 
-    fn show_options(root: &Inode, out: &mut SeqFile) -> Result {
-        let state = root.super_block().data();
-        let options = state.options();
+    fn show_options(root: &Place<Oxfs>, out: &mut SeqFile) -> Result {
+        let inode = root.inode();
+        let options = inode.super_block().data().options();
         if options.commit != mount::Options::COMMIT {
             write!(out, ",commit={}", options.commit)?;
         }
-        let id = root.data().id.subvol;
-        write!(out, ",subvolid={id}")?;
-        // One that was deleted has no path.
-        if let Ok(path) = state.query(|volume| volume.path(root_of(id))) {
-            out.write_str(",subvol=/")?;
-            out.write_escaped(&path)?;
-        }
+        let id = inode.data().id.subvol;
+        write!(out, ",subvolid={id},subvol=")?;
+        // Nothing is read from the device for it: the dentry cache knows the way.
+        out.write_path(root, |inode| inode.data().id == root_of(id));
         Ok(())
     }
 

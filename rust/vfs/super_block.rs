@@ -76,8 +76,8 @@ pub trait SuperOperations<F: FileSystem> {
     fn statfs(sb: &SuperBlock<F>) -> Result<StatFs>;
 
     /// Shows the options of a mount, each with a comma before it, for `/proc/mounts`. `root` is
-    /// what is mounted.
-    fn show_options(root: &Inode<F>, out: &mut SeqFile) -> Result;
+    /// what is mounted. Locks of mount namespaces are held: whoever reads that file waits.
+    fn show_options(root: &Place<F>, out: &mut SeqFile) -> Result;
 
     /// Objects that `free_cached` could free. Takes no lock: called under memory pressure, also
     /// by tasks that hold the filesystem's locks.
@@ -510,8 +510,7 @@ impl<F: FileSystem> Shims<F> {
         from_result(|| {
             // SAFETY: Both are valid for the call; what is mounted exists.
             unsafe {
-                let root = Inode::from_ptr((*root).d_inode);
-                F::SuperOps::show_options(root, SeqFile::from_ptr(seq))?;
+                F::SuperOps::show_options(Place::from_ptr(root), SeqFile::from_ptr(seq))?;
             }
             Ok(0)
         })
