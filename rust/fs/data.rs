@@ -19,7 +19,7 @@
 //! change that could make a mapping wrong that iomap holds increments the sequence, under it.
 
 use super::inode::InodeExt;
-use super::{file::File, Inode};
+use super::{file::File, Inode, Oxfs};
 use crate::engine::ranges::RangeSet;
 use crate::engine::readers::Ticket;
 use crate::engine::types::{BlockNr, FileBlock, Generation, Run};
@@ -64,7 +64,7 @@ pub struct FileData {
     /// Whether the volume is known to hold no private range of an inactive swapfile for it, and
     /// nothing that a truncate has to drop yet.
     plain: Atomic<i32>,
-    completions: Completions,
+    completions: Completions<Oxfs, File>,
 }
 
 /// Blocks on their way to the disk.
@@ -180,7 +180,7 @@ impl FileData {
             synced: Atomic::new(0u64),
             disk_size: Atomic::new(0u64),
             plain: Atomic::new(0i32),
-            completions: Completions::new::<super::Oxfs, File>()?,
+            completions: Completions::new()?,
         })
     }
 
@@ -205,7 +205,7 @@ impl FileData {
     }
 
     /// Where completions gather.
-    pub fn completions(&self) -> &Completions {
+    pub fn completions(&self) -> &Completions<Oxfs, File> {
         &self.completions
     }
 

@@ -105,7 +105,7 @@ impl Writeback<Oxfs> for File {
         result
     }
 
-    fn completions(inode: &Inode) -> Option<&Completions> {
+    fn completions(inode: &Inode) -> Option<&Completions<Oxfs, File>> {
         inode.data().file().ok().map(FileData::completions)
     }
 

@@ -228,8 +228,8 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Adds a block to the batch; the block stays valid until `finish`, or the drop.
-    fn add(&mut self, block: u64, data: &Block) -> Result {
+    /// Adds a block to the batch.
+    fn add(&mut self, block: u64, data: &'a Block) -> Result {
         let mut address = data.as_ptr();
         if !is_direct(data) {
             self.bounces

@@ -542,9 +542,16 @@ impl<F: FileSystem> NewInode<F> {
         unsafe { Inode::from_ptr(self.inode.as_ptr()) }
     }
 
-    /// Makes it a `kind` with type and permissions `mode`.
+    /// Makes it a `kind` with the permissions in `mode`, and for a special one the type in it.
     pub fn set_kind(&self, mode: u32, kind: Kind<F>) {
         let inode = self.inode.as_ptr();
+        let file_type = match kind {
+            Kind::Regular(..) => bindings::S_IFREG,
+            Kind::Directory(..) => bindings::S_IFDIR,
+            Kind::Symlink(_) => bindings::S_IFLNK,
+            Kind::Special(..) => mode & bindings::S_IFMT,
+        };
+        let mode = file_type | (mode & 0o7777);
         // SAFETY: The inode is locked by us, nobody else looks at these fields yet; the tables
         // live for ever.
         unsafe {

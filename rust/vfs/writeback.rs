@@ -42,7 +42,7 @@ pub struct IoEnd {
 
 /// A filesystem's side of writeback. Ranges are whole blocks, in bytes.
 #[vtable]
-pub trait Writeback<F: FileSystem>: 'static {
+pub trait Writeback<F: FileSystem>: Sized + 'static {
     /// Where the dirty blocks at `pos` go: an extent that starts there and is no longer than
     /// `len`; a hole is not written. What is answered is under way until [`Writeback::complete`]
     /// or [`Writeback::abandon`] is called for it, unless it needs no completion.
@@ -64,7 +64,7 @@ pub trait Writeback<F: FileSystem>: 'static {
     fn complete(inode: &Inode<F>, io: &IoEnd) -> Result;
 
     /// Where completions of `inode` gather: every regular file has its own.
-    fn completions(inode: &Inode<F>) -> Option<&Completions>;
+    fn completions(inode: &Inode<F>) -> Option<&Completions<F, Self>>;
 
     /// The queue that they run on; it has a rescuer.
     fn queue(inode: &Inode<F>) -> &WorkQueue;
@@ -82,17 +82,17 @@ struct Gathering {
     _pin: PhantomPinned,
 }
 
-/// Where the completions of an inode's writeback gather.
-pub struct Completions(Pin<KBox<Gathering>>);
+/// Where the completions of the writeback of an inode of `F` gather.
+pub struct Completions<F, T>(Pin<KBox<Gathering>>, PhantomData<fn() -> (F, T)>);
 
 // SAFETY: All fields are used under the lock, or by the work queue.
-unsafe impl Send for Completions {}
+unsafe impl<F, T> Send for Completions<F, T> {}
 // SAFETY: As above.
-unsafe impl Sync for Completions {}
+unsafe impl<F, T> Sync for Completions<F, T> {}
 
-impl Completions {
+impl<F: FileSystem, T: Writeback<F>> Completions<F, T> {
     /// An empty one.
-    pub fn new<F: FileSystem, T: Writeback<F>>() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let gathering = KBox::new(
             Gathering {
                 lock: Opaque::uninit(),
@@ -122,10 +122,10 @@ impl Completions {
                 static_lock_class!().as_ptr(),
             );
         }
-        Ok(Self(gathering))
+        Ok(Self(gathering, PhantomData))
     }
 
-    /// Adds `ioend`; whether the list was empty.
+    /// Adds `ioend`.
     ///
     /// # Safety
     ///
