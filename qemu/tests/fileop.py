@@ -133,6 +133,10 @@ def read(name, offset):
     os.pread(open_file(name), PAGE, number(offset))
 
 
+def read_nowait(name, offset):
+    os.preadv(open_file(name), [page()], number(offset), os.RWF_NOWAIT)
+
+
 def read_direct(name, offset):
     os.preadv(open_file(name, os.O_RDONLY | os.O_DIRECT), [page()], number(offset))
 

@@ -28,6 +28,9 @@
 
 /* Constants that bindgen cannot evaluate as they are. */
 static const unsigned int OXFS_FMODE_CAN_ODIRECT = (unsigned int)FMODE_CAN_ODIRECT;
+static const unsigned int OXFS_FMODE_NOWAIT = (unsigned int)FMODE_NOWAIT;
+static const unsigned int OXFS_FOP_DIO_PARALLEL_WRITE = (unsigned int)FOP_DIO_PARALLEL_WRITE;
+static const unsigned int OXFS_IOCB_NOWAIT = (unsigned int)IOCB_NOWAIT;
 static const unsigned int OXFS_IOCB_HIPRI = (unsigned int)IOCB_HIPRI;
 static const unsigned int OXFS_VM_FAULT_SIGBUS = (unsigned int)VM_FAULT_SIGBUS;
 

@@ -61,12 +61,19 @@ impl FileOperations<Oxfs> for File {
         if iter.count() == 0 {
             return Ok(0);
         }
+        if iocb.must_not_wait() {
+            return Err(EAGAIN);
+        }
         iocb.accessed();
         let _lock = inode.lock_shared();
         direct::read::<Oxfs, File>(inode, iocb, iter)
     }
 
     fn write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+        // Only what is in the page cache can be had without waiting: locks, and mappings, may take long.
+        if iocb.must_not_wait() {
+            return Err(EAGAIN);
+        }
         if iocb.is_direct() {
             return write_direct(inode, iocb, iter);
         }

@@ -94,6 +94,12 @@ impl<F: FileSystem> Iocb<F> {
         unsafe { (*self.0.get()).ki_flags & bindings::IOCB_DIRECT as i32 != 0 }
     }
 
+    /// Whether the caller would rather be told `EAGAIN` than wait for anything.
+    pub fn must_not_wait(&self) -> bool {
+        // SAFETY: By the type invariant.
+        unsafe { (*self.0.get()).ki_flags & bindings::OXFS_IOCB_NOWAIT as i32 != 0 }
+    }
+
     /// Whether the caller waits for the end, so that it is not told of it.
     pub(super) fn is_waited_for(&self) -> bool {
         // SAFETY: By the type invariant.
@@ -266,6 +272,7 @@ struct Shims<F, T>(PhantomData<(F, T)>);
 impl<F: FileSystem, T: FileOperations<F>> Shims<F, T> {
     const TABLE: &'static bindings::file_operations = &bindings::file_operations {
         owner: super::THIS_MODULE,
+        fop_flags: bindings::OXFS_FOP_DIO_PARALLEL_WRITE,
         llseek: Some(Self::llseek),
         unlocked_ioctl: Some(super::ioctl::ioctl::<F>),
         compat_ioctl: bindings::compat_ptr_ioctl,
@@ -290,7 +297,7 @@ impl<F: FileSystem, T: FileOperations<F>> Shims<F, T> {
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> i32 {
         // SAFETY: By this function's contract nobody else uses the file yet.
         unsafe {
-            (*file).f_mode |= bindings::OXFS_FMODE_CAN_ODIRECT;
+            (*file).f_mode |= bindings::OXFS_FMODE_CAN_ODIRECT | bindings::OXFS_FMODE_NOWAIT;
             bindings::generic_file_open(inode, file)
         }
     }

@@ -231,6 +231,8 @@ impl<F: FileSystem> NewSuper<F> {
             (*sb).s_op = &Shims::<F>::TABLE;
             (*sb).s_export_op = export::table::<F>().cast();
             (*sb).s_xattr = xattr::table::<F>();
+            // iomap accounts what it writes to the cgroup that made it dirty.
+            (*sb).s_iflags |= bindings::SB_I_CGROUPWB as c_ulong;
             (*sb).s_flags |= bindings::OXFS_SB_POSIXACL;
         }
         Ok(Self {
