@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/workqueue.h>
 
 #include <linux/blkdev.h>
@@ -53,6 +54,11 @@ bool oxfs_helper_file_synchronous(struct file *file)
 ssize_t oxfs_helper_generic_write_sync(struct kiocb *iocb, ssize_t count)
 {
 	return generic_write_sync(iocb, count);
+}
+
+bool oxfs_helper_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
 }
 
 size_t oxfs_helper_iov_iter_count(const struct iov_iter *iter)

@@ -356,82 +356,57 @@ impl<D: BlockDevice> Volume<D> {
         done
     }
 
-    /// Removes `[start, start + len)` and moves what is behind it forward. Every step leaves a
-    /// state that a crash may show, as in other filesystems. The size is the caller's to set.
-    pub fn collapse(&self, id: InodeId, start: FileBlock, len: u64) -> Result<Done<()>> {
-        let end = end_of(start, len)?;
-        let mut at = start;
-        while at.0 < end {
-            at = self.punch(id, at, end - at.0)?.value;
+    /// Moves what is behind file block `from` forward by `len`, to where nothing is: one step, which a
+    /// crash may show; how far it got, at last [`MAX_FILE_BLOCKS`].
+    pub fn move_down(&self, id: InodeId, from: FileBlock, len: u64) -> Result<Done<FileBlock>> {
+        if from.0 < len {
+            return Err(Error::Invalid("nothing can be before the first block"));
         }
-        let mut from = end;
-        loop {
-            let done = self.update(FREES, |txn| {
-                for _ in 0..STEP {
-                    let place = Place::file(id);
-                    let Some(extent) = txn.view().extent_in(place, from, MAX_FILE_BLOCKS)? else {
-                        return Ok(true);
-                    };
-                    txn.cut_extent(place, extent.start, extent.end())?;
-                    txn.add_extent(
-                        place,
-                        Extent {
-                            start: extent.start - len,
-                            ..extent
-                        },
-                    )?;
-                    from = extent.end();
-                }
-                Ok(false)
-            })?;
-            if done.value {
-                return Ok(Done {
-                    value: (),
-                    generation: done.generation,
-                });
+        self.restore_swap(id)?;
+        self.update(FREES, |txn| {
+            let place = Place::file(id);
+            let mut from = from.0;
+            for _ in 0..STEP {
+                let Some(extent) = txn.view().extent_in(place, from, MAX_FILE_BLOCKS)? else {
+                    return Ok(FileBlock(MAX_FILE_BLOCKS));
+                };
+                let start = extent.start - len;
+                txn.cut_extent(place, extent.start, extent.end())?;
+                txn.add_extent(place, Extent { start, ..extent })?;
+                from = extent.end();
             }
-        }
+            Ok(FileBlock(from))
+        })
     }
 
-    /// Moves what is at `start` and behind it back by `len`, which leaves a hole. As with
-    /// [`Volume::collapse`], a crash may show it half done. `FileTooBig` if the last extent would
-    /// move too far: then nothing was moved.
-    pub fn insert(&self, id: InodeId, start: FileBlock, len: u64) -> Result<Done<()>> {
-        end_of(start, len)?;
+    /// Moves what is in `[start, to)` back by `len`, the last first, to where nothing is: one step,
+    /// which a crash may show; what is left to move ends at the result. `FileTooBig` if the last
+    /// extent would move too far.
+    pub fn move_up(
+        &self,
+        id: InodeId,
+        start: FileBlock,
+        to: FileBlock,
+        len: u64,
+    ) -> Result<Done<FileBlock>> {
         self.restore_swap(id)?;
-        let last = self.query(|view| view.last_extent(id))?;
-        if let Some(last) = last {
-            end_of(FileBlock(last.end()), len)?;
-        }
-        let mut to = MAX_FILE_BLOCKS;
-        loop {
-            let done = self.update(TAKES, |txn| {
-                for _ in 0..STEP {
-                    let place = Place::file(id);
-                    let found = txn.view().extent_before(id, to)?;
-                    let Some(extent) = found.filter(|extent| extent.end() > start.0) else {
-                        return Ok(true);
-                    };
-                    let extent = extent.part(start.0, to);
-                    txn.cut_extent(place, extent.start, extent.end())?;
-                    txn.add_extent(
-                        place,
-                        Extent {
-                            start: extent.start + len,
-                            ..extent
-                        },
-                    )?;
-                    to = extent.start;
-                }
-                Ok(false)
-            })?;
-            if done.value {
-                return Ok(Done {
-                    value: (),
-                    generation: done.generation,
-                });
+        self.update(TAKES, |txn| {
+            let place = Place::file(id);
+            let mut to = to.0;
+            for _ in 0..STEP {
+                let found = txn.view().extent_before(id, to)?;
+                let Some(extent) = found.filter(|extent| extent.end() > start.0) else {
+                    return Ok(start);
+                };
+                let extent = extent.part(start.0, to);
+                end_of(FileBlock(extent.end()), len)?;
+                let start = extent.start + len;
+                txn.cut_extent(place, extent.start, extent.end())?;
+                txn.add_extent(place, Extent { start, ..extent })?;
+                to = extent.start;
             }
-        }
+            Ok(FileBlock(to))
+        })
     }
 
     /// Whether changes are allowed: not after damage, and not on a read-only mount.
@@ -453,9 +428,5 @@ impl<D: BlockDevice> View<'_, D> {
                 .transpose()
         })?;
         Ok(found.flatten())
-    }
-
-    fn last_extent(&self, id: InodeId) -> Result<Option<Extent>> {
-        self.extent_before(id, MAX_FILE_BLOCKS)
     }
 }

@@ -46,9 +46,27 @@ pub fn fallocate(file: &OpenFile<Oxfs>, flags: u32, pos: u64, len: u64) -> Resul
     inode.wait_for_direct_io();
     file.modified()?;
     let _mapping = inode.lock_mapping();
-    operation(inode, &range)?;
-    refresh(inode)?;
+    // What was done shows, also if something failed then.
+    operation(inode, &range).and(refresh(inode))?;
     sync_if_asked(file)
+}
+
+/// Does something to the blocks from `from` to `to`, step by step, each of which says how far it got.
+fn in_steps(
+    inode: &Inode,
+    from: u64,
+    to: u64,
+    step: impl Fn(&Volume, InodeId, FileBlock, u64) -> engine::Result<Done<FileBlock>>,
+) -> Result {
+    let mut at = from;
+    while at < to {
+        if is_killed() {
+            return Err(EINTR);
+        }
+        let next = change(inode, |volume, id| step(volume, id, FileBlock(at), to - at))?;
+        at = next.0.max(at.saturating_add(1));
+    }
+    Ok(())
 }
 
 /// Grows the file to the end of the range, unless its size is to stay.
@@ -69,20 +87,9 @@ fn check_size(inode: &Inode, range: &Range) -> Result {
 /// Gives every block of the range a place.
 fn allocate(inode: &Inode, range: &Range) -> Result {
     check_size(inode, range)?;
-    preallocate(inode, range)?;
+    let (first, last) = (block_of(range.pos), block_after(range.end));
+    in_steps(inode, first, last, Volume::prealloc)?;
     extend(inode, range)
-}
-
-fn preallocate(inode: &Inode, range: &Range) -> Result {
-    let end = block_after(range.end);
-    let mut at = block_of(range.pos);
-    while at < end {
-        let next = change(inode, |volume, id| {
-            volume.prealloc(id, FileBlock(at), end - at)
-        })?;
-        at = next.0.max(at.saturating_add(1));
-    }
-    Ok(())
 }
 
 /// Takes away the blocks of the range; it reads as zeros.
@@ -100,14 +107,7 @@ fn punch(inode: &Inode, range: &Range) -> Result {
     zero_part(inode, range.pos, bytes_of(first))?;
     zero_part(inode, bytes_of(last), end)?;
     drop_blocks(inode, first, last)?;
-    let mut at = first;
-    while at < last {
-        let next = change(inode, |volume, id| {
-            volume.punch(id, FileBlock(at), last - at)
-        })?;
-        at = next.0.max(at.saturating_add(1));
-    }
-    Ok(())
+    in_steps(inode, first, last, Volume::punch)
 }
 
 /// Zeros part of a block, as far as the file goes.
@@ -184,14 +184,23 @@ fn insert(inode: &Inode, range: &Range) -> Result {
     // The size first: what has moved must not be behind the end if the power fails.
     grow(inode, new_size)?;
     flush_behind(inode, range.pos)?;
-    let (start, blocks) = (block_of(range.pos), block_of(len));
-    let moved = change(inode, |volume, id| {
-        volume.insert(id, FileBlock(start), blocks)
-    });
+    let moved = move_up(inode, block_of(range.pos), block_of(len));
     if moved.is_err() && is_empty_from(inode, block_after(size))? {
         cut(inode, size)?;
     }
     moved
+}
+
+/// Moves what is behind block `start` back by `len` blocks.
+fn move_up(inode: &Inode, start: u64, len: u64) -> Result {
+    let mut to = MAX_FILE_BLOCKS;
+    while to > start {
+        to = change(inode, |volume, id| {
+            volume.move_up(id, FileBlock(start), FileBlock(to), len)
+        })?
+        .0;
+    }
+    Ok(())
 }
 
 /// Whether the file has no blocks from `start` on.

@@ -402,6 +402,12 @@ impl<F: FileSystem, T: FileOperations<F>> Shims<F, T> {
     }
 }
 
+/// Whether the calling task is being killed: what takes long ends early then.
+pub fn is_killed() -> bool {
+    // SAFETY: It looks at the current task only.
+    unsafe { bindings::oxfs_helper_fatal_signal_pending() }
+}
+
 /// A result as C wants it.
 pub(super) fn result_to_c(result: Result) -> i32 {
     match result {

@@ -359,6 +359,17 @@ impl World {
         Ok(())
     }
 
+    fn punch(&self, file: usize, start: u64, len: u64) -> Result<(), Error> {
+        let (mut at, end) = (start, start + len);
+        while at < end {
+            let step = self
+                .volume
+                .punch(self.files[file], FileBlock(at), end - at)?;
+            at = step.value.0;
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, op: &Op) -> Result<(), Error> {
         let op = &op.with_files(|file| self.pick(file));
         match *op {
@@ -367,13 +378,7 @@ impl World {
             Op::Delete { view } => self.delete(view),
             Op::Write { file, start, len } if !self.pinned(file) => self.write(file, start, len),
             Op::Punch { file, start, len } if !self.pinned(file) => {
-                let mut at = FileBlock(start);
-                while at.0 < start + len {
-                    at = self
-                        .volume
-                        .punch(self.files[file], at, start + len - at.0)?
-                        .value;
-                }
+                self.punch(file, start, len)?;
                 self.models[file].clear(start, len);
                 Ok(())
             }
@@ -408,8 +413,11 @@ impl World {
                 len,
             } => self.clone_range(from, to, start, target, len),
             Op::Collapse { file, start, len } if !self.pinned(file) => {
-                self.volume
-                    .collapse(self.files[file], FileBlock(start), len)?;
+                self.punch(file, start, len)?;
+                let (id, mut from) = (self.files[file], FileBlock(start + len));
+                while from.0 < MAX_FILE_BLOCKS {
+                    from = self.volume.move_down(id, from, len)?.value;
+                }
                 let cells = std::mem::take(&mut self.models[file].cells);
                 let shift = |(at, cell)| match at {
                     at if at < start => Some((at, cell)),
@@ -420,8 +428,11 @@ impl World {
                 Ok(())
             }
             Op::Insert { file, start, len } if !self.pinned(file) => {
-                self.volume
-                    .insert(self.files[file], FileBlock(start), len)?;
+                let id = self.files[file];
+                let (start_at, mut to) = (FileBlock(start), FileBlock(MAX_FILE_BLOCKS));
+                while to > start_at {
+                    to = self.volume.move_up(id, start_at, to, len)?.value;
+                }
                 let cells = std::mem::take(&mut self.models[file].cells);
                 let shift = |(at, cell)| (if at < start { at } else { at + len }, cell);
                 self.models[file].cells = cells.into_iter().map(shift).collect();

@@ -288,6 +288,21 @@ fn read_inode(volume: &V, disk: &SimDisk, id: InodeId) {
     }
 }
 
+/// Whether all of it was done.
+fn punch(volume: &V, id: InodeId, start: u64, end: u64) -> bool {
+    let mut at = start;
+    for _ in 0..STEPS {
+        let Ok(done) = volume.punch(id, FileBlock(at), end - at) else {
+            return false;
+        };
+        at = done.value.0;
+        if at >= end {
+            return true;
+        }
+    }
+    false
+}
+
 fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut dyn Choice) {
     let start = random.below(450);
     let len = 1 + random.below(60);
@@ -303,25 +318,31 @@ fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut dyn Choice) {
             }
         }
         1 => {
-            let mut at = start;
-            for _ in 0..STEPS {
-                let Ok(done) = volume.punch(id, FileBlock(at), start + len - at) else {
-                    break;
-                };
-                at = done.value.0;
-                if at >= start + len {
-                    break;
-                }
-            }
+            punch(volume, id, start, start + len);
         }
         2 => {
             let _ = volume.prealloc(id, FileBlock(start), len);
         }
         3 => {
-            let _ = volume.collapse(id, FileBlock(start), len);
+            let mut from = FileBlock(start + len);
+            let mut steps = STEPS * usize::from(punch(volume, id, start, from.0));
+            while steps > 0 && from.0 < MAX_FILE_BLOCKS {
+                from = volume
+                    .move_down(id, from, len)
+                    .map_or(FileBlock(MAX_FILE_BLOCKS), |done| done.value);
+                steps -= 1;
+            }
         }
         4 => {
-            let _ = volume.insert(id, FileBlock(start), len);
+            let (start, mut to) = (FileBlock(start), FileBlock(MAX_FILE_BLOCKS));
+            for _ in 0..STEPS {
+                to = volume
+                    .move_up(id, start, to, len)
+                    .map_or(start, |done| done.value);
+                if to <= start {
+                    break;
+                }
+            }
         }
         5 => {
             if volume.prepare_write(id, FileBlock(start), len).is_ok() {
