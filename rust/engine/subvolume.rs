@@ -249,6 +249,10 @@ impl<D: BlockDevice> Txn<'_, D> {
         let sb = super_block::parse_mut(&mut self.state.super_block)?;
         let id = sb.next_subvolume.get();
         if id > MAX_SUBVOL.0 {
+            let device = self.store.dev.name();
+            log(format_args!(
+                "({device}): all numbers of subvolumes are used up"
+            ));
             return Err(Error::NoSpace);
         }
         sb.next_subvolume = (id + 1).into();
