@@ -32,7 +32,7 @@ libc.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c
 FICLONE, FICLONERANGE, FIDEDUPERANGE = 0x40049409, 0x4020940D, 0xC0189436
 FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_FIEMAP = 0x40086602, 0x401C5820, 0xC020660B
 SYS_FILE_SETATTR, AT_FDCWD = 469, -100
-NOREPLACE, EXCHANGE = 1, 2
+NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 KEEP_SIZE = 1
 MODES = {
     "allocate": 0, "keep": KEEP_SIZE, "punch": 2 | KEEP_SIZE, "collapse": 8, "zero": 0x10,
@@ -333,6 +333,7 @@ OPERATIONS = {
     "map": map_writable, "markers": markers, "markers-mapped": markers_mapped, "mkdir": os.mkdir,
     "mount": mount, "old-map": old_map, "open-truncate": open_truncate, "read": read,
     "read-direct": read_direct, "rename": os.rename, "rename-new": rename_with(NOREPLACE),
+    "rename-whiteout": rename_with(WHITEOUT), "read-nowait": read_nowait,
     "rewrite": rewrite, "rmdir": os.rmdir, "scatter": scatter, "seek": seek, "setflags": setflags,
     "setxflags": setxflags, "splice": splice, "swapoff": swapoff, "swapon": swapon,
     "truncate": truncate, "unlink": os.unlink, "unmount": unmount, "write": write,

@@ -36,6 +36,10 @@ op 'rename over a file' OK rename from to
 is 'it is the other file now' "$inode 1" "$(stat -c %i to) $(<to)"
 op 'rename without replacing' EEXIST rename-new one to
 op 'rename without replacing, to a free name' OK rename-new to free
+op 'rename that leaves a whiteout' OK rename-whiteout free moved
+is 'which is a device with number 0' '0 0 character special file' "$(stat -c '%t %T %F' free)"
+op 'what was moved goes back over it' OK rename moved free
+is 'and is there' 'regular file' "$(stat -c %F free)"
 echo 3 >three
 mkdir four
 op 'exchange of a file and a folder' OK exchange three four

@@ -131,7 +131,7 @@ pub(super) fn store_unlinked<D: BlockDevice>(
     Ok(())
 }
 
-fn create<D: BlockDevice>(
+pub(super) fn create<D: BlockDevice>(
     txn: &mut Txn<'_, D>,
     dir: InodeId,
     name: &[u8],
@@ -169,6 +169,8 @@ fn create<D: BlockDevice>(
     })
 }
 
+/// Not inlined: with all of its callers it would need much of the stack.
+#[inline(never)]
 fn link<D: BlockDevice>(
     txn: &mut Txn<'_, D>,
     id: InodeId,
@@ -258,7 +260,7 @@ fn remove<D: BlockDevice>(
 }
 
 /// A symbolic link has a target, and nothing else has one; attributes fit.
-fn check_new(new: &NewInode<'_>) -> Result<()> {
+pub(super) fn check_new(new: &NewInode<'_>) -> Result<()> {
     xattr::check_new(new.xattrs)?;
     let is_link = FileType::from_mode(new.mode) == Some(FileType::Symlink);
     match new.symlink {

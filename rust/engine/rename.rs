@@ -5,8 +5,8 @@
 use super::device::BlockDevice;
 use super::dir::{self, Entry, Slot};
 use super::error::{Error, Result};
-use super::inode;
-use super::namei::{adjust_dir, drop_link, live_dir, store_unlinked, target};
+use super::inode::{self, NewInode};
+use super::namei::{self, adjust_dir, drop_link, live_dir, store_unlinked, target};
 use super::path::leads_up_to;
 use super::subvolume::root_of;
 use super::tree::View;
@@ -39,6 +39,8 @@ pub struct Rename<'a> {
     pub new_name: &'a [u8],
     /// What happens to a name that is in the way.
     pub flags: RenameFlags,
+    /// What gets the old name, not in an exchange.
+    pub whiteout: Option<NewInode<'a>>,
     /// Now.
     pub time: Time,
 }
@@ -56,8 +58,14 @@ pub struct Renamed {
     pub new_dir: Attr,
 }
 
-/// Items touched: four inodes, two entries, four parents, an orphan.
-const COST: Cost = Cost::takes(11);
+/// Items touched: four inodes, two entries, four parents, an orphan, and another entry, parent and
+/// inode with its attributes.
+fn cost_of(what: &Rename<'_>) -> Cost {
+    let whiteout = what
+        .whiteout
+        .map_or(0, |new| new.xattrs.len().saturating_add(3));
+    Cost::takes(whiteout.saturating_add(11))
+}
 
 /// An entry and its inode.
 #[derive(Clone, Copy)]
@@ -174,6 +182,9 @@ fn plan<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Box<P
                 return Err(into_itself);
             }
         }
+    }
+    if what.whiteout.is_some() {
+        inode::next(view.state, what.old_dir.subvol)?;
     }
     Ok(new_box(Plan {
         moved,
@@ -314,16 +325,28 @@ fn rename<D: BlockDevice>(txn: &mut Txn<'_, D>, what: &Rename<'_>) -> Result<Ren
     }
     match what.flags {
         RenameFlags::Exchange => exchange(txn, what, &mut plan),
-        _ => replace(txn, what, &mut plan),
+        _ => {
+            let mut renamed = replace(txn, what, &mut plan)?;
+            if let Some(new) = &what.whiteout {
+                renamed.old_dir = namei::create(txn, what.old_dir, what.old_name, new)?.dir;
+                if what.old_dir == what.new_dir {
+                    renamed.new_dir = renamed.old_dir;
+                }
+            }
+            Ok(renamed)
+        }
     }
 }
 
 impl<D: BlockDevice> Volume<D> {
     /// Renames within one subvolume; a subvolume itself may also go into another one. Refuses to move
     /// a directory below itself, and to replace a directory that has entries, or a subvolume.
-    pub fn rename(&self, what: &Rename<'_>) -> Result<Done<Renamed>> {
+    pub fn rename(&self, what: &Rename<'_>) -> Result<Done<Box<Renamed>>> {
         dir::check_name(what.old_name)?;
         dir::check_name(what.new_name)?;
-        self.update(COST, |txn| rename(txn, what))
+        if let Some(new) = &what.whiteout {
+            namei::check_new(new)?;
+        }
+        self.update(cost_of(what), |txn| Ok(new_box(rename(txn, what)?)?))
     }
 }

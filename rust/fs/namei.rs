@@ -8,11 +8,11 @@
 
 use super::attr::{self, to_engine};
 use super::inode::{self, apply, Data};
-use super::{fiemap, subvolume, xattr, Inode, InodeExt, Oxfs, SuperBlock, Volume};
+use super::{fiemap, subvolume, xattr, Inode, InodeExt, Oxfs, Volume};
 use crate::engine;
 use crate::engine::inode::{NewInode as Make, NewXattr};
 use crate::engine::namei::Unlinked;
-use crate::engine::rename::{Rename, RenameFlags, Renamed};
+use crate::engine::rename::{Rename, RenameFlags};
 use crate::engine::types::{
     Attr, Done, FileType, Generation, InodeId, Time, MAX_NAME, MAX_SYMLINK,
 };
@@ -57,23 +57,74 @@ pub fn stamped<T, const N: usize>(
     let now = stamps
         .max_by_key(|time| (time.sec, time.nsec))
         .map_or(Time::default(), to_engine);
-    change(now).inspect_err(|_| {
+    let result = change(now);
+    if result.is_err() {
         for (inode, times) in inodes.into_iter().zip(before) {
             if let (Some(inode), Some(times)) = (inode, times) {
                 inode.set_times(&times);
             }
         }
-    })
+    }
+    result
 }
 
-/// The attributes as the engine wants them.
-pub fn borrowed(inherited: &Inherited) -> Result<KVec<NewXattr<'_>>> {
-    let mut xattrs = KVec::with_capacity(inherited.xattrs.len(), GFP_KERNEL)?;
-    for xattr in &inherited.xattrs {
-        let (name, value) = (&xattr.name[..], &xattr.value[..]);
-        xattrs.push(NewXattr { name, value }, GFP_KERNEL)?;
+/// What a new inode has by who makes it where.
+pub struct Origin {
+    uid: u32,
+    gid: u32,
+    project: u32,
+    flags: u64,
+    inherited: Inherited,
+}
+
+impl Origin {
+    /// That of `fresh` with type and permissions `mode`, as `name` of `dir` if it has one. Its group
+    /// may be that of `owner`.
+    pub fn new(
+        fresh: &Fresh<Oxfs>,
+        map: &IdMap,
+        owner: Option<&Inode>,
+        (dir, name): (&Inode, Option<&Dentry<Oxfs>>),
+        mode: u32,
+    ) -> Result<Self> {
+        let (_, uid, gid) = fresh.owner(map, owner, mode);
+        let inherited = fresh.inherit(dir, name)?;
+        let is_dir = FileType::from_mode(mode) == Some(FileType::Directory);
+        let (flags, project) = attr::inherited(dir, is_dir);
+        Ok(Self {
+            uid,
+            gid,
+            project,
+            flags,
+            inherited,
+        })
     }
-    Ok(xattrs)
+
+    /// The attributes as the engine wants them.
+    pub fn xattrs(&self) -> Result<KVec<NewXattr<'_>>> {
+        let all = &self.inherited.xattrs;
+        let mut xattrs = KVec::with_capacity(all.len(), GFP_KERNEL)?;
+        for xattr in all {
+            let (name, value) = (&xattr.name[..], &xattr.value[..]);
+            xattrs.push(NewXattr { name, value }, GFP_KERNEL)?;
+        }
+        Ok(xattrs)
+    }
+
+    /// The inode, made at `time`.
+    pub fn inode<'a>(&self, xattrs: &'a [NewXattr<'a>], time: Time) -> Make<'a> {
+        Make {
+            mode: self.inherited.mode,
+            uid: self.uid,
+            gid: self.gid,
+            rdev: 0,
+            project: self.project,
+            flags: self.flags,
+            time,
+            symlink: None,
+            xattrs,
+        }
+    }
 }
 
 /// Makes an inode for `dir`, with a `name` there or without: in the engine by `make`, which returns
@@ -87,13 +138,10 @@ fn make(
 ) -> Result<NewInode<Oxfs>> {
     let sb = dir.super_block();
     let fresh = Fresh::new(sb)?;
-    let (_, uid, gid) = fresh.owner(map, Some(dir), new.mode);
-    let inherited = fresh.inherit(dir, name)?;
-    let (mode, xattrs) = (inherited.mode, borrowed(&inherited)?);
-    let kind = FileType::from_mode(mode).ok_or(EINVAL)?;
-    let (flags, project) = attr::inherited(dir, kind == FileType::Directory);
+    let origin = Origin::new(&fresh, map, Some(dir), (dir, name), new.mode)?;
+    let xattrs = origin.xattrs()?;
     let blank = Attr {
-        mode,
+        mode: origin.inherited.mode,
         ..Attr::default()
     };
     let member = sb.data().enter(dir.data().id.subvol)?;
@@ -102,15 +150,9 @@ fn make(
     let made = stamped([name.map(|_| dir)], |time| {
         let New { rdev, symlink, .. } = new;
         let what = Make {
-            mode,
-            uid,
-            gid,
             rdev,
-            project,
-            flags,
-            time: if name.is_some() { time } else { own },
             symlink,
-            xattrs: &xattrs,
+            ..origin.inode(&xattrs, if name.is_some() { time } else { own })
         };
         sb.data().join(sb, |volume| make(volume, &what))
     })?;
@@ -181,14 +223,11 @@ pub fn sync_if_asked(dir: &Inode) -> Result {
     }
 }
 
-/// The engine's part of a rename, on a stack frame that is gone when the rest goes on: the
-/// attributes of four inodes are large.
-#[inline(never)]
-fn rename_in(sb: &SuperBlock, what: &Rename<'_>, renamed: &mut Option<Done<Renamed>>) -> Result {
-    sb.data().join(sb, |volume| {
-        *renamed = Some(volume.rename(what)?);
-        Ok(())
-    })
+/// What a rename leaves in the old place if it is asked to. It is not brought into memory.
+fn origin_of_whiteout(map: &IdMap, dir: &Inode, name: &Dentry<Oxfs>) -> Result<Origin> {
+    let fresh = Fresh::new(dir.super_block())?;
+    let mode = u32::from(FileType::CharDevice as u8) << 12;
+    Origin::new(&fresh, map, Some(dir), (dir, Some(name)), mode)
 }
 
 #[vtable]
@@ -200,6 +239,10 @@ impl InodeOperations<Oxfs> for Directory {
     fn lookup(dir: &Inode, name: &Dentry<Oxfs>) -> Result<Option<ARef<Inode>>> {
         if name.name().len() > MAX_NAME {
             return Err(ENAMETOOLONG);
+        }
+        // Not even that a name does not exist is to be remembered: it would keep the directory.
+        if dir.data().member().is_deleted() {
+            return Err(ENOENT);
         }
         let Some((id, _)) = dir.query(|volume, dir| volume.lookup(dir, name.name()))? else {
             return Ok(None);
@@ -240,10 +283,6 @@ impl InodeOperations<Oxfs> for Directory {
         create(
             map,
             dir,
-        // Not even that a name does not exist is to be remembered: it would keep the directory.
-        if dir.data().member().is_deleted() {
-            return Err(ENOENT);
-        }
             name,
             New {
                 mode,
@@ -350,15 +389,24 @@ impl InodeOperations<Oxfs> for Directory {
     }
 
     fn rename(
+        map: &IdMap,
         old_dir: &Inode,
         old: &Dentry<Oxfs>,
         new_dir: &Inode,
         new: &Dentry<Oxfs>,
         mode: RenameMode,
+        whiteout: bool,
     ) -> Result {
         let moved = old.inode().ok_or(ENOENT)?;
-        let other = new.inode();
-        let mut renamed = None;
+        let whiteout = match whiteout {
+            true => Some(origin_of_whiteout(map, old_dir, old)?),
+            false => None,
+        };
+        let xattrs = match &whiteout {
+            Some(origin) => origin.xattrs()?,
+            None => KVec::new(),
+        };
+        let (sb, other) = (old_dir.super_block(), new.inode());
         // Of a subvolume it is the directory that stands for it that changes, not its root, which
         // may be read-only.
         let own = |inode: &&Inode, dir: &Inode| inode.data().id.subvol == dir.data().id.subvol;
@@ -368,7 +416,7 @@ impl InodeOperations<Oxfs> for Directory {
             Some(moved).filter(|inode| own(inode, old_dir)),
             other.filter(|inode| own(inode, new_dir)),
         ];
-        stamped(changing, |time| {
+        let done = stamped(changing, |time| {
             let what = Rename {
                 old_dir: old_dir.data().id,
                 old_name: old.name(),
@@ -379,18 +427,17 @@ impl InodeOperations<Oxfs> for Directory {
                     RenameMode::NoReplace => RenameFlags::NoReplace,
                     RenameMode::Exchange => RenameFlags::Exchange,
                 },
+                whiteout: whiteout.as_ref().map(|origin| origin.inode(&xattrs, time)),
                 time,
             };
-            rename_in(old_dir.super_block(), &what, &mut renamed)
+            sb.data().join(sb, |volume| volume.rename(&what))
         })?;
-        let Some(Done { value, generation }) = &renamed else {
-            return Ok(());
-        };
-        changed(old_dir, &value.old_dir, *generation);
-        changed(new_dir, &value.new_dir, *generation);
-        renamed_to(moved, &value.moved, *generation);
+        let (value, generation) = (&done.value, done.generation);
+        changed(old_dir, &value.old_dir, generation);
+        changed(new_dir, &value.new_dir, generation);
+        renamed_to(moved, &value.moved, generation);
         if let (Some(other), Some(replaced)) = (other, &value.replaced) {
-            renamed_to(other, replaced, *generation);
+            renamed_to(other, replaced, generation);
         }
         sync_if_asked(old_dir)?;
         sync_if_asked(new_dir)

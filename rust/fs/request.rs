@@ -2,14 +2,12 @@
 
 //! The filesystem's own ioctls, see [`crate::uapi`]: subvolumes, and what administrators ask for.
 
-use super::attr::inherited;
 use super::barrier::{self, Request};
 use super::errno::to_errno;
 use super::inode::apply;
-use super::namei::{borrowed, changed, stamped, sync_if_asked};
+use super::namei::{changed, stamped, sync_if_asked, Origin};
 use super::{subvolume, Inode, InodeExt, Oxfs, SuperBlock};
 use crate::engine;
-use crate::engine::inode::NewInode;
 use crate::engine::subvolume::{root_of, NewSubvolume};
 use crate::engine::types::{InodeId, SubvolId, MAX_NAME, MAX_SUBVOL};
 use crate::platform::random_u64;
@@ -78,7 +76,8 @@ impl<T: FromBytes + IntoBytes + KnownLayout + Immutable> Exchange<T> {
     }
 }
 
-/// Has `answer` change the user's structure.
+/// Has `answer` change the user's structure. Not inlined, so that each request has its own stack frame.
+#[inline(never)]
 fn exchange<T: FromBytes + IntoBytes + KnownLayout + Immutable>(
     argument: UserPtr,
     answer: impl FnOnce(&mut T) -> Result,
@@ -152,25 +151,14 @@ fn create_empty(file: &OpenFile<Oxfs>, name: &[u8]) -> Result<SubvolId> {
     let (dir, sb) = (place.dir(), file.inode().super_block());
     let mode = u32::from(engine::types::FileType::Directory as u8) << 12 | 0o777;
     let fresh = Fresh::new(sb)?;
-    let (_, uid, gid) = fresh.owner(file.id_map(), None, mode);
-    let own = fresh.inherit(dir, Some(place.dentry()))?;
-    let xattrs = borrowed(&own)?;
-    let (flags, project) = inherited(dir, true);
+    let place_of = (dir, Some(place.dentry()));
+    let origin = Origin::new(&fresh, file.id_map(), None, place_of, mode)?;
+    let xattrs = origin.xattrs()?;
     let made = stamped([Some(dir)], |time| {
         let new = NewSubvolume {
             dir: dir.data().id,
             name,
-            root: NewInode {
-                mode: own.mode,
-                uid,
-                gid,
-                rdev: 0,
-                project,
-                flags,
-                time,
-                symlink: None,
-                xattrs: &xattrs,
-            },
+            root: origin.inode(&xattrs, time),
             uuid: new_uuid(),
         };
         sb.data().join(sb, |volume| volume.create_subvolume(&new))
@@ -204,7 +192,7 @@ fn snapshot(file: &OpenFile<Oxfs>, fd: i64, name: &[u8], read_only: bool) -> Res
             time: super::attr::to_engine(dir.now()),
         },
     )?;
-    if let Some(attr) = &done.dir {
+    {
         let _lock = dir.lock_exclusive();
         if let Some(attr) = &done.dir {
             apply(dir, attr);

@@ -56,7 +56,9 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a volume that was opened.
+    /// The state of a volume that was opened. Not inlined: what reads the device should not stand on
+    /// a stack frame with copies of all of it.
+    #[inline(never)]
     pub fn new(volume: Volume, name: Name, options: &mount::Options) -> Result<Self> {
         let interval = Atomic::new(options.commit_ms());
         let core = Arc::new(

@@ -97,13 +97,16 @@ pub trait InodeOperations<F: FileSystem> {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
-    /// Renames. Both directories and the inodes behind the names are locked.
+    /// Renames. `whiteout`: the old name then is that of a character device with number 0, which says
+    /// that there is nothing. Both directories and the inodes behind the names are locked.
     fn rename(
+        _map: &IdMap,
         _old_dir: &Inode<F>,
         _old: &Dentry<F>,
         _new_dir: &Inode<F>,
         _new: &Dentry<F>,
         _mode: RenameMode,
+        _whiteout: bool,
     ) -> Result {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
@@ -434,7 +437,7 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
     ///
     /// See [`Shims`].
     unsafe extern "C" fn rename(
-        _map: *mut bindings::mnt_idmap,
+        map: *mut bindings::mnt_idmap,
         old_dir: *mut bindings::inode,
         old: *mut bindings::dentry,
         new_dir: *mut bindings::inode,
@@ -442,7 +445,7 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
         flags: c_uint,
     ) -> c_int {
         from_result(|| {
-            let mode = match flags {
+            let mode = match flags & !bindings::RENAME_WHITEOUT {
                 0 => RenameMode::Replace,
                 bindings::RENAME_NOREPLACE => RenameMode::NoReplace,
                 bindings::RENAME_EXCHANGE => RenameMode::Exchange,
@@ -451,12 +454,16 @@ impl<F: FileSystem, T: InodeOperations<F>> Shims<F, T> {
             // SAFETY: By the contract of this function.
             unsafe {
                 let (old_dir, new_dir) = (Inode::from_ptr(old_dir), Inode::from_ptr(new_dir));
+                let (old, new) = (Dentry::from_ptr(old), Dentry::from_ptr(new));
+                let whiteout = flags & bindings::RENAME_WHITEOUT != 0;
                 T::rename(
+                    IdMap::from_ptr(map),
                     old_dir,
-                    Dentry::from_ptr(old),
+                    old,
                     new_dir,
-                    Dentry::from_ptr(new),
+                    new,
                     mode,
+                    whiteout,
                 )?;
             }
             Ok(0)

@@ -402,6 +402,7 @@ fn change_names(volume: &V, random: &mut dyn Choice) {
             new_dir,
             new_name,
             flags,
+            whiteout: None,
             time: at(9),
         });
     }

@@ -125,6 +125,7 @@ fn subvolumes_that_hang_in_each_other() {
                 new_dir: root_of(SubvolId(1)),
                 new_name: b"three",
                 flags: RenameFlags::Replace,
+                whiteout: None,
                 time: at(5),
             })
         });
@@ -203,6 +204,7 @@ fn inode_numbers_are_used_up() {
         new_dir: dir,
         new_name: name,
         flags: RenameFlags::Replace,
+        whiteout: None,
         time: at(5),
     });
     assert_eq!(moved.err(), Some(Error::NoSpace));

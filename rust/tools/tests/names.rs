@@ -353,6 +353,7 @@ impl Run {
                     new_dir: self.id(self.model.pick(new_dir)),
                     new_name: &new_name,
                     flags,
+                    whiteout: None,
                     time,
                 };
                 let expected = self.model.rename(&what);
@@ -527,6 +528,41 @@ proptest! {
         run.step(&Op::Remount);
         run.step(&Op::Check);
     }
+}
+
+#[test]
+fn whiteouts() {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let root = root(&volume);
+    let new = new_inode(0o100644, at(5));
+    let made = volume.create(root, b"old", &new).expect("create").value;
+    let rename = |flags| {
+        volume.rename(&Rename {
+            old_dir: root,
+            old_name: b"old",
+            new_dir: root,
+            new_name: b"new",
+            flags,
+            whiteout: Some(new_inode(0o020000, at(6))),
+            time: at(6),
+        })
+    };
+    let renamed = rename(RenameFlags::NoReplace).expect("rename").value;
+    assert_eq!(renamed.moved.0, made.id);
+    assert_eq!(renamed.old_dir, renamed.new_dir);
+    assert_eq!(renamed.old_dir, volume.inode(root).expect("root"));
+    let (id, kind) = volume.lookup(root, b"old").expect("lookup").expect("entry");
+    assert_eq!(kind, FileType::CharDevice);
+    assert_eq!(volume.inode(id).expect("whiteout").rdev, 0);
+    // The whiteout itself goes over what was moved before.
+    rename(RenameFlags::Replace).expect("rename");
+    assert_eq!(
+        volume.lookup(root, b"new").expect("lookup"),
+        Some((id, kind))
+    );
+    volume.commit().expect("commit");
+    assert_clean(&disk);
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn rename(
         new_dir,
         new_name: new.as_bytes(),
         flags,
+        whiteout: None,
         time: at(7),
     };
     let done = volume.rename(&what)?.value;

@@ -533,6 +533,7 @@ impl World {
             } else {
                 RenameFlags::Replace
             },
+            whiteout: None,
             time: at(self.clock),
         };
         let done = self.volume.rename(&what);
@@ -658,6 +659,7 @@ impl World {
             new_dir: root_of(SubvolId(to)),
             new_name: &new,
             flags: RenameFlags::Replace,
+            whiteout: None,
             time: at(self.clock),
         });
         if self.hangs_below(to, id) {
