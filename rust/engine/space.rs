@@ -244,6 +244,13 @@ impl Space {
         self.reserved = self.reserved.saturating_sub(blocks);
     }
 
+    /// Blocks that were taken for data and are not mapped yet.
+    pub fn staged(&self) -> u64 {
+        self.unmapped
+            .saturating_sub(self.free)
+            .saturating_sub(self.pinned)
+    }
+
     /// Blocks of data that is to be written where it is.
     pub fn in_place(&self) -> u64 {
         self.in_place

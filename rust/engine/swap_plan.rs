@@ -311,11 +311,6 @@ impl<D: BlockDevice> Volume<D> {
             pool: None,
             _sharing: sharing,
         };
-        // An item for each run, in leaves that are half full at least. The steps may use a part of
-        // the reserve, since they let go of what others own too.
-        if !self.has_room_for(Cost::frees((need.runs / 128) as usize)) {
-            return Err(Error::NoSpace);
-        }
         plan.add_header()?;
         let mut at = 1;
         while at < pages {
@@ -325,6 +320,12 @@ impl<D: BlockDevice> Volume<D> {
         }
         if let Some(pool) = plan.pool.take() {
             plan.unstage(pool);
+        }
+        plan.unreserve();
+        // An item for each run, in leaves that are half full at least. The steps may use a part of
+        // the reserve, since they let go of what others own too.
+        if !self.has_room_for(Cost::frees((need.runs / 128) as usize)) {
+            return Err(Error::NoSpace);
         }
         Ok(plan)
     }

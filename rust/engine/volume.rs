@@ -161,13 +161,13 @@ impl State {
         (geometry.blocks / 12).clamp(768, 8192)
     }
 
-    /// Free blocks that are to be had: not what was promised to data, nor the part `keep` of the
-    /// reserve, nor what the commit takes. Who may use some of the reserve may also use the nodes
-    /// that were promised, to map data.
+    /// Free blocks that are to be had: not what was promised to data and to mapping it, nor the part
+    /// `keep` of the reserve, nor what the commit takes. Only the mapping itself, and what is the
+    /// way out of everything, may use the nodes that were promised.
     fn spare(&self, geometry: Geometry, keep: Keep, paths: u64) -> u64 {
         let promised = match keep {
-            Keep::Shared | Keep::All => self.promised_nodes(),
-            _ => 0,
+            Keep::Promised | Keep::Nothing => 0,
+            _ => self.promised_nodes(),
         };
         let reserve = match keep {
             Keep::Shared => Self::shared_reserve(geometry),
@@ -182,10 +182,17 @@ impl State {
             .saturating_sub(self.sharing_cost(geometry, paths))
     }
 
-    /// Nodes that mapping all dirty data may take, when each block is mapped on its own, in the
-    /// middle of what others share.
+    /// Nodes that mapping all data on its way may take: each dirty block on its own, in the middle of
+    /// what others share, and what has its new place in longer runs. At least one step of it.
     fn promised_nodes(&self) -> u64 {
-        self.space.reserved().saturating_add(self.space.in_place()) / NODE_BLOCKS
+        let dirty = self.space.reserved().saturating_add(self.space.in_place());
+        match (dirty, self.space.staged()) {
+            (0, 0) => 0,
+            (dirty, staged) => {
+                let nodes = dirty / NODE_BLOCKS + staged / NODE_BLOCKS_OF_RUNS;
+                nodes.saturating_add(Cost::maps(STEP).nodes)
+            }
+        }
     }
 
     /// Blocks that may be out of reach for a while without anybody missing them.
@@ -228,8 +235,9 @@ impl State {
 }
 
 /// What an update may take, and how much of the metadata reserve it leaves to others. So the
-/// reserve is never used up by what does not give space back: what dirty data was promised can be
-/// mapped, then names can be removed, then what they named can be dropped, and at last snapshots.
+/// reserve is never used up by what does not give space back: what is there can be changed, then
+/// names can be removed, then what they named can be dropped, and at last snapshots. What dirty data
+/// was promised it gets, whichever of these came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// Blocks for nodes, at most.
@@ -248,6 +256,8 @@ enum Keep {
     ThreeQuarters,
     Half,
     Quarter,
+    /// Nothing: what it takes was promised before.
+    Promised,
     Nothing,
 }
 
@@ -259,7 +269,7 @@ impl Keep {
             Self::ThreeQuarters => blocks / 4 * 3,
             Self::Half => blocks / 2,
             Self::Quarter => blocks / 4,
-            Self::Nothing => 0,
+            Self::Promised | Self::Nothing => 0,
         }
     }
 }
@@ -268,7 +278,7 @@ impl Cost {
     /// An update of a few items.
     pub const SMALL: Self = Self::takes(0);
     /// An update of a few items that are there already.
-    pub const CHANGES: Self = Self::maps(0);
+    pub const CHANGES: Self = Self::of(0, Keep::ThreeQuarters);
     /// An update of a few items that gives space back.
     pub const FREES: Self = Self::frees(0);
 
@@ -293,7 +303,7 @@ impl Cost {
 
     /// An update of up to `items` items that maps what was promised before.
     pub const fn maps(items: usize) -> Self {
-        Self::of(items, Keep::ThreeQuarters)
+        Self::of(items, Keep::Promised)
     }
 
     /// An update of up to `items` items that leads to space being given back.
@@ -474,9 +484,8 @@ impl<D: BlockDevice> Volume<D> {
         let mut state = self.state.write();
         check_writable(&state)?;
         let cost = Cost::maps(STEP);
-        let nodes = state.promised_nodes().saturating_add(blocks / NODE_BLOCKS);
-        let spare = state.spare(self.store.geometry, cost.keep, cost.paths);
-        if spare < cost.nodes.saturating_add(nodes) {
+        let spare = state.spare(self.store.geometry, Keep::ThreeQuarters, cost.paths);
+        if spare < cost.nodes.saturating_add(blocks / NODE_BLOCKS) {
             return Err(Error::NoSpace);
         }
         state.space.add_in_place(blocks);

@@ -71,6 +71,13 @@ impl Full {
         Some(id).filter(|_| new.symlink.is_none())
     }
 
+    /// A file that nothing else changes.
+    fn create_file(&self, name: &[u8]) -> InodeId {
+        let new = new_inode(FILE, at(2));
+        let done = self.volume.create(root_of(TOP), name, &new);
+        done.expect("create").value.id
+    }
+
     fn some_file(&mut self) -> Option<InodeId> {
         let n = self.random.below(self.files.len().max(1) as u64) as usize;
         self.files.get(n).map(|(_, id)| *id)
@@ -290,4 +297,51 @@ fn no_change_fails_half_way() {
     for seed in 0..24 {
         history([4096, 4096, 8192, 16384][seed as usize % 4], seed);
     }
+}
+
+/// Dirty data that was promised space and what mapping it takes is mapped, also after so many names
+/// were removed that no more can be: each takes room while a snapshot has everything as well.
+#[test]
+fn promised_data_can_be_mapped() {
+    let mut full = Full::new(16384, 1);
+    let id = full.create_file(b"kept");
+    let target = [b't'; 700];
+    let link = NewInode {
+        symlink: Some(&target),
+        ..new_inode(0o120777, at(2))
+    };
+    let name = |i: u64| format!("a symbolic link whose name is not short {i}");
+    for i in 0..4000 {
+        let made = full.volume.create(root_of(TOP), name(i).as_bytes(), &link);
+        made.expect("create");
+    }
+    full.snapshot().expect("snapshot");
+    let filler = full.create_file(b"filler");
+    let promised = 64;
+    for _ in 0..promised {
+        full.volume.reserve(1).expect("reserve");
+    }
+    let mut end = 0;
+    for len in [512, 64, 8, 1] {
+        while full.write(filler, end, len).is_some() {
+            end += len;
+        }
+    }
+    let mut removed = 0;
+    for i in 0..4000 {
+        let done = full.volume.unlink(root_of(TOP), name(i).as_bytes(), at(5));
+        match full.sound(done) {
+            Some(_) => removed += 1,
+            None => break,
+        }
+    }
+    assert!((100..4000).contains(&removed), "{removed} names removed");
+    for i in 0..promised {
+        let at = FileBlock(200 + i * 2);
+        let run = full.sound(full.volume.stage(id, at, 1)).expect("stage");
+        let staged = Written::Staged(run.start);
+        let done = full.volume.finish_write(id, at, 1, staged, None);
+        assert!(full.sound(done).is_some(), "block {i} cannot be mapped");
+    }
+    full.check();
 }
