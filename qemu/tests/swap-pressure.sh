@@ -58,7 +58,7 @@ echo Y >$zswap/enabled
 stress-ng --vm 1 --vm-bytes "${memory}M" --vm-method incdec --vm-keep --verify --timeout $((seconds / 6)) \
 	--temp-path /tmp >/tmp/stress 2>&1 &
 stress=$!
-load 'with zswap' $((seconds / 6)) $((memory / 2))
+load 'with zswap' $((seconds / 6)) "$memory"
 check 'with zswap: stress-ng --vm --verify' wait "$stress"
 at_least 'with zswap: it was used' 1 "$(awk '$1 == "zswpout" { print $2 }' /proc/vmstat)"
 at_least 'with zswap: and wrote back, or left to the swapfile' 1 "$swapped"
