@@ -65,7 +65,7 @@ impl Checker<'_> {
             seed: self.sb.hash_seed,
             current: Current::default(),
             names: Names::new(id, item.next_ino.get()),
-            has_swap: self.swap.iter().any(|run| run.id.subvol == id),
+            has_swap: !self.swap_of(id).is_empty(),
             dropping: item.flags.get() & DROPPED != 0,
         };
         self.last_snapshot = item.last_snapshot.get();
@@ -93,7 +93,7 @@ impl Checker<'_> {
     /// Each run of the swap tree belongs to a regular file that says so.
     fn swap_inodes(&mut self, names: &Names) {
         let mut bad = Vec::new();
-        for run in self.swap.iter().filter(|run| run.id.subvol == names.id) {
+        for run in self.swap_of(names.id) {
             match names.inode(run.id.ino.0) {
                 Some(file) if file.kind == FileType::Regular && file.swap => {}
                 Some(file) if file.kind == FileType::Regular => {
@@ -450,7 +450,7 @@ impl Files {
     /// Below each run of the swap tree, its header apart, the subvolume tree holds a promise.
     fn swap_below(&self, checker: &mut Checker<'_>, extents: &[(u64, u64, u8)], id: InodeId) {
         let mut bad = Vec::new();
-        for run in checker.swap.iter().filter(|run| run.id == id) {
+        for run in checker.swap_runs(id, id) {
             let end = run.at + run.len;
             let mut at = run.at.max(1);
             while at < end {

@@ -6,10 +6,10 @@
 //! one that is marked for it and has no entries. A marked directory that is nobody's home is what
 //! a snapshot copied; nothing more is asked of it.
 
+use super::ways::{ends_at_top, Up};
 use super::Checker;
 use crate::engine::format::ForestItem;
-use crate::engine::types::{Ino, InodeId, SubvolId};
-use std::collections::HashMap;
+use crate::engine::types::{Ino, InodeId, SubvolId, FIRST_INO};
 
 /// Bit 1 of a forest item's flags: the subvolume is being dropped.
 const DROPPED: u64 = 2;
@@ -38,13 +38,27 @@ fn dropped(item: &ForestItem) -> bool {
     item.flags.get() & DROPPED != 0
 }
 
+/// For each subvolume whether the way up from it ends, at the top level or at one that hangs nowhere:
+/// what is wrong with that is said there.
+fn ways_up(forest: &[(u64, ForestItem)]) -> Vec<bool> {
+    ends_at_top(forest.len(), |i| {
+        let below = forest.get(i).filter(|(id, _)| *id != 0);
+        let Some(home) = below.and_then(|(_, item)| home(item)) else {
+            return Up::Top;
+        };
+        // Ascending, as the tree has them.
+        forest
+            .binary_search_by_key(&home.subvol.0, |(id, _)| *id)
+            .map_or(Up::Top, Up::To)
+    })
+}
+
 impl Checker<'_> {
     /// Compares every subvolume with its home.
     pub fn homes(&mut self, forest: &[(u64, ForestItem)]) {
-        let items: HashMap<u64, &ForestItem> =
-            forest.iter().map(|(id, item)| (*id, item)).collect();
         let stands = std::mem::take(&mut self.stands);
-        for (id, item) in forest {
+        let up = ways_up(forest);
+        for ((id, item), leads_up) in forest.iter().zip(up) {
             match home(item) {
                 Some(home) if *id == 0 || dropped(item) => {
                     self.fault("home-stale", 0, format!("subvolume {id} hangs in {home}"));
@@ -54,14 +68,17 @@ impl Checker<'_> {
                 Some(home) => {
                     let stand = stands.get(&home).filter(|stand| stand.subvol == *id);
                     self.home(*id, home, stand);
-                    self.leads_up(*id, &items);
+                    if !leads_up {
+                        let what = format!("subvolume {id} hangs below itself");
+                        self.fault("home-loop", 0, what);
+                    }
                 }
             }
         }
     }
 
     fn home(&mut self, id: u64, home: InodeId, stand: Option<&Stand>) {
-        let Some(stand) = stand.filter(|stand| stand.named) else {
+        let Some(stand) = stand.filter(|stand| stand.named && home.ino >= FIRST_INO) else {
             let what = format!("subvolume {id} hangs in {home}, which does not stand for it");
             return self.fault("home-unmarked", 0, what);
         };
@@ -69,22 +86,5 @@ impl Checker<'_> {
             let what = format!("{home}, which stands for subvolume {id}, has entries");
             self.fault("home-entries", stand.node, what);
         }
-    }
-
-    /// The way up from a subvolume ends at the top level.
-    fn leads_up(&mut self, id: u64, items: &HashMap<u64, &ForestItem>) {
-        let mut at = id;
-        for _ in 0..=items.len() {
-            match items
-                .get(&at)
-                .filter(|_| at != 0)
-                .and_then(|item| home(item))
-            {
-                Some(home) => at = home.subvol.0,
-                // What is wrong with one that hangs nowhere is said there.
-                None => return,
-            }
-        }
-        self.fault("home-loop", 0, format!("subvolume {id} hangs below itself"));
     }
 }

@@ -22,6 +22,7 @@ mod rebuild;
 mod space;
 mod supers;
 mod walk;
+mod ways;
 
 use crate::engine::device::BlockDevice;
 use crate::engine::error::Error;
@@ -31,7 +32,7 @@ use crate::engine::format::{
 };
 use crate::engine::node::Key;
 use crate::engine::repair::{Mend, Rebuild};
-use crate::engine::types::{InodeId, MAX_FILE_BLOCKS, MAX_SUBVOL};
+use crate::engine::types::{Ino, InodeId, SubvolId, MAX_FILE_BLOCKS, MAX_INO, MAX_SUBVOL};
 use owners::Owners;
 use std::collections::HashMap;
 use std::fmt;
@@ -352,6 +353,21 @@ impl Checker<'_> {
         });
     }
 
+    /// The runs of the swap tree from inode `first` to inode `last`.
+    fn swap_runs(&self, first: InodeId, last: InodeId) -> &[SwapRun] {
+        // Ascending, as the tree has them.
+        let from = self.swap.partition_point(|run| run.id < first);
+        let rest = self.swap.get(from..).unwrap_or(&[]);
+        rest.get(..rest.partition_point(|run| run.id <= last))
+            .unwrap_or(&[])
+    }
+
+    /// Those of the files of a subvolume.
+    fn swap_of(&self, subvol: SubvolId) -> &[SwapRun] {
+        let inode = |ino| InodeId { subvol, ino };
+        self.swap_runs(inode(Ino(0)), inode(MAX_INO))
+    }
+
     /// Checks an extent item by itself and counts its blocks.
     fn extent(&mut self, item: &Item<'_>, id: &InodeId) -> Option<ExtentItem> {
         let extent = self.whole_extent(item, id);
@@ -421,7 +437,10 @@ impl Checker<'_> {
         let lost: Vec<_> = self
             .swap
             .iter()
-            .filter(|run| !forest.iter().any(|(id, _)| *id == run.id.subvol.0))
+            .filter(|run| {
+                let subvol = run.id.subvol.0;
+                forest.binary_search_by_key(&subvol, |(id, _)| *id).is_err()
+            })
             .map(|run| (run.node, run.id))
             .collect();
         for (node, id) in lost {

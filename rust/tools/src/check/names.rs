@@ -2,6 +2,7 @@
 
 //! Names against inodes, once all items of a subvolume were seen.
 
+use super::ways::{ends_at_top, Up};
 use super::Checker;
 use crate::engine::repair::Mend;
 use crate::engine::types::{FileType, Ino, InodeId, SubvolId, MAX_LINKS, ROOT_INO};
@@ -258,35 +259,22 @@ impl Names {
 
     /// From every directory the way up ends at the root.
     fn reachable(&self, checker: &mut Checker<'_>) {
-        const UNKNOWN: u32 = 0;
-        const GOOD: u32 = 1;
-        let mut seen = vec![UNKNOWN; self.inodes.len()];
-        for (start, inode) in self.inodes.iter().enumerate() {
-            if inode.kind != FileType::Directory || inode.nlink == 0 {
-                continue;
-            }
-            // Marks of this walk are its own: GOOD + 1 + start.
-            let mark = (start as u32).wrapping_add(2);
-            let mut way = Vec::new();
-            let mut at = Some(start);
-            let good = loop {
-                let Some(i) = at else { break false };
-                let ino = self.inodes[i].ino;
-                if ino == ROOT_INO.0 || seen[i] == GOOD {
-                    break true;
-                }
-                if seen[i] == mark {
-                    break false;
-                }
-                seen[i] = mark;
-                way.push(i);
-                let first = self.entries.partition_point(|e| e.ino < ino);
-                let entry = self.entries.get(first).filter(|e| e.ino == ino);
-                at = entry.and_then(|e| self.index(e.dir));
+        let up = |i: usize| {
+            let Some(ino) = self.inodes.get(i).map(|inode| inode.ino) else {
+                return Up::Nowhere;
             };
-            if good {
-                way.into_iter().for_each(|i| seen[i] = GOOD);
-            } else {
+            if ino == ROOT_INO.0 {
+                return Up::Top;
+            }
+            let first = self.entries.partition_point(|e| e.ino < ino);
+            let entry = self.entries.get(first).filter(|e| e.ino == ino);
+            entry
+                .and_then(|e| self.index(e.dir))
+                .map_or(Up::Nowhere, Up::To)
+        };
+        let good = ends_at_top(self.inodes.len(), up);
+        for (inode, good) in self.inodes.iter().zip(good) {
+            if !good && inode.kind == FileType::Directory && inode.nlink > 0 {
                 let what = "directory that the root does not lead to";
                 self.fault(checker, "dir-unreachable", inode.node, inode.ino, what);
             }
