@@ -67,9 +67,7 @@ impl Image {
     }
 
     fn settle(&mut self) {
-        let mut base = HashMap::clone(&self.base);
-        base.extend(self.changes.drain());
-        self.base = Arc::new(base);
+        Arc::make_mut(&mut self.base).extend(self.changes.drain());
     }
 }
 
@@ -78,6 +76,7 @@ struct State {
     image: Image,
     /// What the disk held when the recording began, and what came after.
     history: Option<History>,
+    reads: u64,
     writes: u64,
     flushes: u64,
     /// Writes that still succeed; then every one fails.
@@ -142,6 +141,11 @@ impl SimDisk {
         self.state().history.take()
     }
 
+    /// Number of blocks read so far.
+    pub fn reads(&self) -> u64 {
+        self.state().reads
+    }
+
     /// Number of blocks written so far.
     pub fn writes(&self) -> u64 {
         self.state().writes
@@ -197,7 +201,9 @@ impl BlockDevice for SimDisk {
         if block.0 >= self.blocks {
             return Err(Error::Io(block));
         }
-        match self.state().image.get(block) {
+        let mut state = self.state();
+        state.reads += 1;
+        match state.image.get(block) {
             Some(found) => *data = **found,
             None => data.fill(0),
         }
