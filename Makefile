@@ -10,9 +10,11 @@ KDIR ?=
 DESTDIR ?=
 PREFIX ?= /usr/local
 
-# How long `make crash` goes on (`make torture`: 4), and `make fuzz` on each of its targets.
+# How long `make crash` goes on (`make torture`: 4), and `make fuzz` on each of its targets, or on
+# these.
 HOURS ?= 1
 SECONDS ?= 60
+TARGETS ?=
 
 # How much the benchmarks do, see there.
 bench_settings = $(foreach name,SIZES FOLIOS FILES SNAPSHOTS ROUNDS,$(if $($(name)),$(name)='$($(name))'))
@@ -30,7 +32,7 @@ help:
 	@echo 'make test-debug-short  those of them that say "# debug: short"'
 	@echo 'make torture       power cuts, hostile calls, pressure and faults in guests, for HOURS=4'
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
-	@echo 'make fuzz          libFuzzer on hostile images and operations, SECONDS=60 for each target'
+	@echo 'make fuzz          libFuzzer on hostile images and operations, SECONDS=60 for each of TARGETS'
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
 	@echo 'make module        oxfs.ko for the stock kernel; KDIR=... for a prepared kernel tree'
 	@echo 'make tools         mkfs.oxfs, fsck.oxfs, oxfs in build/bin, their manual in build/doc'
@@ -75,7 +77,7 @@ crash:
 	@ci/crash $(HOURS)
 
 fuzz:
-	@ci/fuzz $(SECONDS)
+	@ci/fuzz $(SECONDS) $(TARGETS)
 
 check:
 	@ci/check
