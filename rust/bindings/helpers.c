@@ -178,6 +178,11 @@ void oxfs_helper_sb_start_intwrite(struct super_block *sb)
 	sb_start_intwrite(sb);
 }
 
+bool oxfs_helper_sb_start_intwrite_trylock(struct super_block *sb)
+{
+	return sb_start_intwrite_trylock(sb);
+}
+
 void oxfs_helper_sb_end_intwrite(struct super_block *sb)
 {
 	sb_end_intwrite(sb);

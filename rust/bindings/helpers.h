@@ -46,6 +46,7 @@ bool oxfs_helper_inode_is_new(struct inode *inode);
 void oxfs_helper_mapping_set_large_folios(struct address_space *mapping);
 void oxfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
 void oxfs_helper_sb_start_intwrite(struct super_block *sb);
+bool oxfs_helper_sb_start_intwrite_trylock(struct super_block *sb);
 void oxfs_helper_sb_end_intwrite(struct super_block *sb);
 bool oxfs_helper_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino,
 			  unsigned int type);

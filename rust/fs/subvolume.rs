@@ -21,6 +21,7 @@ use super::{Inode, SuperBlock, Volume};
 use crate::engine;
 use crate::engine::types::SubvolId;
 use crate::platform::{mutex, Map, Mutex, NoMemory};
+use crate::vfs::background::{Left, Turn};
 use crate::vfs::{log, nofs};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
@@ -173,51 +174,59 @@ fn prune(sb: &SuperBlock, id: SubvolId) {
     sb.prune(|st_ino| engine::types::InodeId::from_st_ino(st_ino).subvol == id);
 }
 
-/// Gives the space of deleted subvolumes back that nobody uses any more. Whether one is left for
-/// later: it is in use, or its space could not be given back.
-pub fn drop_deleted(sb: &SuperBlock) -> bool {
+/// Gives the space of deleted subvolumes back that nobody uses any more. What is in use, or whose
+/// space could not be given back, is left for later.
+pub fn drop_deleted(sb: &SuperBlock, turn: &Turn<'_>) -> Left {
     let state = sb.data();
-    let (mut from, mut left) = (SubvolId(0), false);
-    while !sb.background_stops() {
+    let (mut from, mut left) = (SubvolId(0), Left::Nothing);
+    loop {
         let id = match state.query_raw(|volume| volume.next_dropping(from)) {
             Ok(Some(id)) => id,
-            Ok(None) => break,
+            Ok(None) => return left,
             Err(error) => {
                 log::error(
                     state.name(),
                     format_args!("cannot look for deleted subvolumes: {error}"),
                 );
-                return false;
+                return Left::Nothing;
             }
         };
         if state.subvolumes().is_in_use(id) {
             // A lookup that began before it was deleted may have come after the first time.
             prune(sb, id);
-            left = true;
-        } else if let Err(error) = drop_one(sb, id) {
-            // What refuses all changes has been logged.
-            if error == engine::Error::ReadOnly {
-                return false;
+            left = Left::Later;
+        } else {
+            match drop_one(sb, turn, id) {
+                Ok(true) => {}
+                Ok(false) => return Left::More,
+                // What refuses all changes has been logged.
+                Err(engine::Error::ReadOnly) => return Left::Nothing,
+                Err(error) => {
+                    log::error(
+                        state.name(),
+                        format_args!("the space of subvolume {id} is not given back yet: {error}"),
+                    );
+                    left = Left::Later;
+                }
             }
-            log::error(
-                state.name(),
-                format_args!("the space of subvolume {id} is not given back yet: {error}"),
-            );
-            left = true;
         }
         from = SubvolId(id.0.saturating_add(1));
     }
-    left
 }
 
-/// Gives the space of one back, unless it is stopped.
-fn drop_one(sb: &SuperBlock, id: SubvolId) -> engine::Result<()> {
+/// Gives the space of one back; `false` if some is left for the next turn.
+fn drop_one(sb: &SuperBlock, turn: &Turn<'_>, id: SubvolId) -> engine::Result<bool> {
     let state = sb.data();
-    while !sb.background_stops() {
-        if state.join_raw(sb, |volume| volume.drop_step(id))?.value {
-            state.subvolumes().forget(id);
-            return Ok(());
+    while !turn.is_over() {
+        match state.try_join_raw(sb, |volume| volume.drop_step(id)) {
+            None => return Ok(false),
+            Some(step) => {
+                if step?.value {
+                    state.subvolumes().forget(id);
+                    return Ok(true);
+                }
+            }
         }
     }
-    Ok(())
+    Ok(false)
 }

@@ -14,8 +14,9 @@ use super::{mount, Inode, Oxfs, SuperBlock, Volume};
 use crate::engine;
 use crate::engine::subvolume::root_of;
 use crate::engine::types::{InodeId, SubvolId, MAX_NAME};
+use crate::vfs::background::{Left, Turn};
 use crate::vfs::seq_file::{Place, SeqFile};
-use crate::vfs::super_block::{Name, StatFs, SuperOperations};
+use crate::vfs::super_block::{IntWrite, Name, StatFs, SuperOperations};
 use crate::vfs::workqueue::{Tick, Timer, WorkQueue};
 use crate::vfs::{log, nofs};
 use core::fmt::Write;
@@ -140,7 +141,23 @@ impl State {
         sb: &SuperBlock,
         change: impl FnOnce(&Volume) -> engine::Result<T>,
     ) -> engine::Result<T> {
-        let frozen = sb.start_intwrite();
+        self.joined(sb.start_intwrite(), change)
+    }
+
+    /// [`Self::join_raw`] that does not wait: `None` while the filesystem is frozen, or is being.
+    pub fn try_join_raw<T>(
+        &self,
+        sb: &SuperBlock,
+        change: impl FnOnce(&Volume) -> engine::Result<T>,
+    ) -> Option<engine::Result<T>> {
+        Some(self.joined(sb.try_start_intwrite()?, change))
+    }
+
+    fn joined<T>(
+        &self,
+        frozen: IntWrite<'_, Oxfs>,
+        change: impl FnOnce(&Volume) -> engine::Result<T>,
+    ) -> engine::Result<T> {
         let scope = nofs::Scope::enter();
         let result = change(&self.core.volume);
         let dirty = self.core.volume.dirty_blocks();
@@ -273,8 +290,8 @@ impl SuperOperations<Oxfs> for Operations {
         inode.data().member().is_deleted()
     }
 
-    fn background(sb: &SuperBlock) -> bool {
-        subvolume::drop_deleted(sb)
+    fn background(sb: &SuperBlock, turn: &Turn<'_>) -> Left {
+        subvolume::drop_deleted(sb, turn)
     }
 
     fn evict(inode: &Inode) {
@@ -306,13 +323,18 @@ impl SuperOperations<Oxfs> for Operations {
         if sb.is_read_only() {
             return Ok(());
         }
+        sb.stop_background();
         state.barrier().answer(state);
-        state.commit().inspect_err(|_| state.start_commits())
+        state.commit().inspect_err(|_| {
+            state.start_commits();
+            sb.start_background();
+        })
     }
 
     fn unfreeze(sb: &SuperBlock) -> Result {
         if !sb.is_read_only() {
             sb.data().start_commits();
+            sb.start_background();
         }
         Ok(())
     }

@@ -2,6 +2,9 @@
 
 //! What a mounted filesystem does when nobody waits for it: one piece of work for each super block,
 //! on a queue of its own, which ends before the filesystem's data goes.
+//!
+//! Suspending waits until no freezable work runs: it is done in short turns, and does not wait for
+//! anybody who stays stopped meanwhile, such as the thawing of the filesystem.
 
 use super::fs_type::FileSystem;
 use super::super_block::{SuperBlock, SuperOperations};
@@ -9,10 +12,38 @@ use super::workqueue::WorkQueue;
 use crate::bindings;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full};
+use kernel::time::{Delta, Instant, Monotonic};
 use kernel::types::Opaque;
 
+/// How long a turn lasts.
+const TURN: Delta = Delta::from_millis(100);
+/// Milliseconds from one turn to the next.
+const SOON: u32 = 10;
 /// Milliseconds after which what could not be done is tried again.
 const LATER: u32 = 30_000;
+
+/// What is left when the background work returns.
+pub enum Left {
+    /// Nothing that is known of.
+    Nothing,
+    /// More of the same.
+    More,
+    /// What cannot be done yet.
+    Later,
+}
+
+/// One call of [`SuperOperations::background`].
+pub struct Turn<'a> {
+    stopping: &'a Atomic<i32>,
+    started: Instant<Monotonic>,
+}
+
+impl Turn<'_> {
+    /// Whether it is to return: the work is being stopped, or it is time for the next turn.
+    pub fn is_over(&self) -> bool {
+        self.stopping.load(Acquire) != 0 || self.started.elapsed() > TURN
+    }
+}
 
 /// The filesystem's data of a super block, and its background work.
 ///
@@ -65,10 +96,20 @@ impl<F: FileSystem> Mounted<F> {
             let delayed = kernel::container_of!(work, bindings::delayed_work, work);
             &*kernel::container_of!(Opaque::cast_from(delayed), Self, work)
         };
+        if this.stops() {
+            return;
+        }
+        let turn = Turn {
+            stopping: &this.stopping,
+            started: Instant::now(),
+        };
+        // SAFETY: By the type invariant; the data is there as long as `this`.
+        let left = F::SuperOps::background(unsafe { SuperBlock::from_ptr(this.sb) }, &turn);
         if !this.stops() {
-            // SAFETY: By the type invariant; the data is there as long as `this`.
-            if F::SuperOps::background(unsafe { SuperBlock::from_ptr(this.sb) }) && !this.stops() {
-                this.queue_after(LATER);
+            match left {
+                Left::Nothing => {}
+                Left::More => this.queue_after(SOON),
+                Left::Later => this.queue_after(LATER),
             }
         }
     }
@@ -124,14 +165,8 @@ impl<F: FileSystem> SuperBlock<F> {
         }
     }
 
-    /// Waits until it does not run, and lets nobody wake it. Not to be called while the filesystem
-    /// is frozen, which the work may be waiting for the end of.
+    /// Waits until it does not run, and lets nobody wake it.
     pub fn stop_background(&self) {
         self.mounted().stop();
-    }
-
-    /// Whether the background work is to return soon.
-    pub fn background_stops(&self) -> bool {
-        self.mounted().stops()
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! C header: [`include/linux/fs/super.h`](srctree/include/linux/fs/super.h)
 
-use super::background::Mounted;
+use super::background::{Left, Mounted, Turn};
 use super::block::Device;
 use super::fs_type::{FileSystem, Type};
 use super::inode::{self, Inode};
@@ -57,10 +57,10 @@ pub trait SuperOperations<F: FileSystem> {
     /// Makes everything durable when `wait`; else may start to.
     fn sync(sb: &SuperBlock<F>, wait: bool) -> Result;
 
-    /// Does what there is to do in the background, for as long as
-    /// [`SuperBlock::background_stops`] does not say otherwise. Whether there is more that cannot be
-    /// done yet: then it is called again later. See [`super::background`].
-    fn background(sb: &SuperBlock<F>) -> bool;
+    /// Does what there is to do in the background, until its turn is over, and says what is left.
+    /// Does not wait for a frozen filesystem: [`SuperBlock::try_start_intwrite`]. See
+    /// [`super::background`].
+    fn background(sb: &SuperBlock<F>, turn: &Turn<'_>) -> Left;
 
     /// Writes have stopped; make the device consistent. Internal writers ([`IntWrite`]) are
     /// stopped too.
@@ -166,6 +166,14 @@ impl<F: FileSystem> SuperBlock<F> {
         unsafe { bindings::oxfs_helper_sb_start_intwrite(self.as_ptr()) };
         IntWrite(self, NotThreadSafe)
     }
+
+    /// As [`Self::start_intwrite`], but `None` while the filesystem is frozen, or is being.
+    pub fn try_start_intwrite(&self) -> Option<IntWrite<'_, F>> {
+        // SAFETY: As above.
+        let started = unsafe { bindings::oxfs_helper_sb_start_intwrite_trylock(self.as_ptr()) };
+        // Not `then_some`: dropping one that was not started would end it.
+        started.then(|| IntWrite(self, NotThreadSafe))
+    }
 }
 
 /// Proof that the filesystem is not frozen, ranking below all locks of the VFS.
@@ -173,7 +181,7 @@ pub struct IntWrite<'a, F: FileSystem>(&'a SuperBlock<F>, NotThreadSafe);
 
 impl<F: FileSystem> Drop for IntWrite<'_, F> {
     fn drop(&mut self) {
-        // SAFETY: `start_intwrite` of the same task came before.
+        // SAFETY: Only made where the same task has started it.
         unsafe { bindings::oxfs_helper_sb_end_intwrite(self.0.as_ptr()) }
     }
 }
