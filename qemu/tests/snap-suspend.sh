@@ -1,0 +1,49 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The system can be suspended while a deleted subvolume is being dropped, also when that freezes the
+# filesystem first.
+# vm: --disk 1G
+
+. "${0%/*}/lib.sh"
+new_fs
+
+dropping() { fileop subvol-dropping "$mnt"; }
+# suspend: everything that has to stop for it stops, for a second.
+suspend() { echo mem >/sys/power/state; }
+
+# A tree that takes a while to drop: files of single blocks that others own, too.
+must test "$(fileop subvol-create base)" = 1
+do_op fill base/file 96 1
+grow() {
+	must test "$(fileop subvol-create big)" -gt 1
+	must cp --reflink=always base/file big/pieces
+	do_op rewrite big/pieces 2
+	must cp --reflink=always big/pieces "base/$1"
+	must sync
+}
+
+can_suspend=''
+if [[ -w /sys/power/pm_test ]]; then
+	can_suspend=1
+	echo 1 >/sys/module/suspend/parameters/pm_test_delay
+	echo freezer >/sys/power/pm_test
+fi
+
+# With filesystems as they are, and with filesystems frozen first.
+for frozen in 0 1; do
+	if [[ ! $can_suspend ]]; then
+		skip "suspend while a subvolume is being dropped ($frozen)" 'this kernel cannot suspend'
+		continue
+	fi
+	echo "$frozen" >/sys/power/freeze_filesystems
+	grow "pieces-$frozen"
+	do_op subvol-delete big
+	before=$SECONDS
+	check "suspend while a subvolume is being dropped ($frozen)" suspend
+	at_most 'nobody was in the way' 15 $((SECONDS - before))
+	is 'it is not dropped meanwhile' 1 "$(dropping)"
+	check 'it goes on' dropped
+done
+
+end
