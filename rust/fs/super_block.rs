@@ -363,9 +363,13 @@ impl SuperOperations<Oxfs> for Operations {
             write!(out, ",commit={}", options.commit)?;
         }
         let id = inode.data().id.subvol;
-        write!(out, ",subvolid={id},subvol=")?;
-        // Nothing is read from the device for it: the dentry cache knows the way.
-        out.write_path(root, |inode| inode.data().id == root_of(id));
+        write!(out, ",subvolid={id}")?;
+        // One that was deleted has no path.
+        if !inode.data().member().is_deleted() {
+            out.write_str(",subvol=")?;
+            // Nothing is read from the device for it: the dentry cache knows the way.
+            out.write_path(root, |inode| inode.data().id == root_of(id));
+        }
         Ok(())
     }
 
