@@ -90,6 +90,14 @@ pub fn next_set(bits: &Block, from: usize) -> usize {
     next(bits, from, 0)
 }
 
+/// The last set bit of `[from, end)`.
+pub fn last_set(bits: &Block, from: usize, end: usize) -> Option<usize> {
+    words(from, end).rev().find_map(|i| {
+        let found = word(bits, i) & mask(i, from, end);
+        (found != 0).then(|| i * 64 + 63 - found.leading_zeros() as usize)
+    })
+}
+
 /// The first run of at least `want` clear bits at `from` or after, or else the longest one there;
 /// as (start, length), with a length of 0 if there is none.
 pub fn find_clear(bits: &Block, from: usize, want: usize) -> (usize, usize) {

@@ -74,13 +74,24 @@ impl<D: BlockDevice> Volume<D> {
         self.store.dev.flush()
     }
 
-    /// Whether there was something to commit.
-    fn commit_locked(&self) -> Result<bool> {
-        let Some(closed) = self.close()? else {
+    /// Whether there was something to commit. The caller holds the committer's lock.
+    pub(super) fn commit_locked(&self) -> Result<bool> {
+        let Some(freed) = self.commit_keeping()? else {
             return Ok(false);
         };
+        self.release_freed(freed)
+            .inspect_err(|_| self.shut_down("a commit failed"))?;
+        Ok(true)
+    }
+
+    /// Commits, but lets nobody have what was freed: that is for [`Volume::release_freed`]. `None`
+    /// when there was nothing to commit. The caller holds the committer's lock.
+    pub(super) fn commit_keeping(&self) -> Result<Option<Vec<Run>>> {
+        let Some(closed) = self.close()? else {
+            return Ok(None);
+        };
         match self.write_out(closed) {
-            Ok(()) => Ok(true),
+            Ok(freed) => Ok(Some(freed)),
             Err(error) => {
                 self.note(error);
                 self.shut_down("a commit failed");
@@ -111,12 +122,12 @@ impl<D: BlockDevice> Volume<D> {
         result.map(Some)
     }
 
-    /// Phase 2.
-    fn write_out(&self, mut closed: Closed) -> Result<()> {
+    /// Phase 2, but for the release of what was freed.
+    fn write_out(&self, mut closed: Closed) -> Result<Vec<Run>> {
         let dev = &self.store.dev;
         self.write_all(&closed)?;
         dev.flush()?;
-        let mirror = super_block::write_next(dev, self.store.geometry, &mut closed.super_block)?;
+        let mirror = super_block::write_next(dev, self.store.geometry(), &mut closed.super_block)?;
         if let Some(error) = mirror {
             // The commit is durable, but its only copy must not be the last one.
             log(format_args!(
@@ -136,7 +147,12 @@ impl<D: BlockDevice> Volume<D> {
             let place = super_block::parse(&closed.super_block)?.block;
             super_block::parse_mut(&mut state.super_block)?.block = place;
         }
-        self.readers.freed(closed.freed)?;
+        Ok(closed.freed)
+    }
+
+    /// Blocks were freed, durably: they are available as soon as nobody reads them.
+    pub(super) fn release_freed(&self, freed: Vec<Run>) -> Result<()> {
+        self.readers.freed(freed)?;
         self.release(self.readers.ready());
         Ok(())
     }

@@ -424,7 +424,7 @@ impl<D: BlockDevice> View<'_, D> {
         let place = Place::file(id);
         let found = self.prev(place.tree, &place.key(last), |key, data| {
             let mine = *key >= place.key(0);
-            mine.then(|| extent::decode(self.store.geometry, key, data))
+            mine.then(|| extent::decode(self.store.geometry(), key, data))
                 .transpose()
         })?;
         Ok(found.flatten())

@@ -10,7 +10,7 @@ use super::volume::{check_writable, Volume};
 impl<D: BlockDevice> Volume<D> {
     /// Number of groups of 32768 blocks; [`Volume::trim_group`] takes one of them.
     pub fn groups(&self) -> u64 {
-        self.store.geometry.groups()
+        self.store.geometry().groups()
     }
 
     /// Discards the free runs of a group that have `min` blocks or more; how many blocks that was.
@@ -30,7 +30,7 @@ impl<D: BlockDevice> Volume<D> {
     fn next_free(&self, group: u64, from: usize, min: usize) -> Result<Option<Run>> {
         let mut state = self.state.write();
         check_writable(&state)?;
-        let most = state.discardable(self.store.geometry);
+        let most = state.discardable(self.store.geometry());
         state
             .space
             .take_for_discard(&self.store, group, from, min, most)

@@ -86,7 +86,7 @@ impl<D: BlockDevice> Txn<'_, D> {
             let key = node::leaf_key(&leaf, i).filter(|key| key.kind == item_kind::EXTENT);
             if let Some(key) = key {
                 let data = node::leaf_data(&leaf, i);
-                let extent = super::extent::decode(self.store.geometry, &key, data)?;
+                let extent = super::extent::decode(self.store.geometry(), &key, data)?;
                 if let Some(run) = extent.run() {
                     runs.try_push(run)?;
                     first = first.min(key);

@@ -70,7 +70,7 @@ impl Extent {
     }
 
     /// Whether `next` goes on where `self` ends, on the device as well, and holds the same.
-    fn continues(&self, next: &Self) -> bool {
+    pub(super) fn continues(&self, next: &Self) -> bool {
         let adjacent = match self.state {
             ExtentState::Unbacked => true,
             _ => self.at.0.saturating_add(self.len) == next.at.0,
@@ -78,7 +78,7 @@ impl Extent {
         self.state == next.state && self.end() == next.start && adjacent
     }
 
-    fn item(&self) -> ExtentItem {
+    pub(super) fn item(&self) -> ExtentItem {
         ExtentItem {
             at: self.at.0.into(),
             len: self.len.into(),
@@ -163,7 +163,7 @@ pub fn decode(geometry: Geometry, key: &Key, data: &[u8]) -> Result<Extent> {
 impl<D: BlockDevice> View<'_, D> {
     /// The first extent of `place` that ends after file block `from`.
     pub fn extent(&self, place: Place, from: u64) -> Result<Option<Extent>> {
-        let geometry = self.store.geometry;
+        let geometry = self.store.geometry();
         let mine = |key: &Key| key.object == place.object && key.kind == place.kind;
         let before = self.prev(place.tree, &place.key(from), |key, data| {
             mine(key).then(|| decode(geometry, key, data)).transpose()

@@ -13,6 +13,7 @@
 //! | transactions | [`volume`], [`commit`], [`mount`], [`mkfs`] |
 //! | files | [`inode`], [`extent`], [`data`], [`reflink`], [`swap`], [`swap_plan`], [`swap_apply`], [`discard`], [`orphan`] |
 //! | subvolumes | [`subvolume`], [`snapshot`], [`dropping`] |
+//! | another size | [`resize`], [`relocate`] |
 //! | repair, on the host only | `repair` |
 //! | names | [`dir`], [`path`], [`namei`], [`rename`], [`symlink`], [`xattr`], [`hash`] |
 
@@ -38,9 +39,11 @@ pub mod ranges;
 pub mod readers;
 pub mod reflink;
 pub mod refs;
+pub mod relocate;
 pub mod rename;
 #[cfg(not(MODULE))]
 pub mod repair;
+pub mod resize;
 pub mod snapshot;
 pub mod space;
 pub mod store;

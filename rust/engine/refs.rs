@@ -45,7 +45,7 @@ impl<D: BlockDevice> View<'_, D> {
     /// The run of the refs tree that has `block`.
     fn refs_at(&self, block: u64) -> Result<Option<Shared>> {
         let found = self.prev(TreeId::Refs, &key(block), |key, data| {
-            parse(self.store.geometry, key, data)
+            parse(self.store.geometry(), key, data)
         })?;
         Ok(found.filter(|found| found.run.end() > block))
     }
@@ -57,7 +57,7 @@ impl<D: BlockDevice> View<'_, D> {
             return Ok((found.count, found.run.end().min(run.end()) - run.start.0));
         }
         let after = self.first(TreeId::Refs, &key(run.start.0), &Key::MAX, |key, data| {
-            parse(self.store.geometry, key, data)
+            parse(self.store.geometry(), key, data)
         })?;
         let end = after.map_or(run.end(), |found| found.run.start.0.min(run.end()));
         Ok((1, end - run.start.0))
@@ -122,8 +122,37 @@ impl<D: BlockDevice> Txn<'_, D> {
         self.count(run, false)
     }
 
+    /// What the blocks of `from` hold goes to those from `to` on, and so do their owners.
+    pub(super) fn move_owners(&mut self, from: Run, to: BlockNr) -> Result<()> {
+        let mut at = from.start.0;
+        while at < from.end() {
+            let rest = Run::new(BlockNr(at), from.end() - at);
+            let (count, alike) = self.view().owners(rest)?;
+            if count > 1 {
+                self.cut(Run::new(BlockNr(at), alike))?;
+                let moved = BlockNr(to.0 + (at - from.start.0));
+                self.put_refs(Run::new(moved, alike), count)?;
+            }
+            at += alike;
+        }
+        Ok(())
+    }
+
+    /// A new node has as many owners as the one that it comes from.
+    pub(super) fn put_owners(&mut self, node: BlockNr, count: u32) -> Result<()> {
+        match count {
+            0 | 1 => Ok(()),
+            _ => self.put_refs(Run::new(node, 1), count),
+        }
+    }
+
+    /// Takes the owners of a node away, which nothing points to any more.
+    pub(super) fn forget_owners(&mut self, node: BlockNr) -> Result<()> {
+        self.cut(Run::new(node, 1))
+    }
+
     fn count(&mut self, run: Run, up: bool) -> Result<()> {
-        if !self.store.geometry.may_hold(run.start.0, run.len) {
+        if !self.store.geometry().may_hold(run.start.0, run.len) {
             return Err(Error::corrupt(run.start, "extent out of bounds"));
         }
         self.state.changes += 1;

@@ -18,6 +18,11 @@ use super::store::Store;
 use super::types::{BlockNr, Generation, Run};
 use crate::platform::{crc32c, zeroed_block, Block, Box, Vec, VecExt};
 
+mod resize;
+
+use resize::Fence;
+pub use resize::Leaving;
+
 /// Groups that have their bitmaps in memory, unless more are in use: 32 MiB.
 const LOADED: usize = 4096;
 /// Groups that are looked at for each that is loaded beyond that.
@@ -48,6 +53,17 @@ impl Group {
         let same = |bits: &Bits| bits.mapped[..] == bits.busy[..];
         !self.dirty && self.item.is_none_or(readable) && self.bits.as_ref().is_some_and(same)
     }
+
+    /// A group in which nothing is mapped, with `free` blocks.
+    fn empty(free: u32) -> Self {
+        Self {
+            free,
+            longest: free,
+            item: None,
+            dirty: false,
+            bits: None,
+        }
+    }
 }
 
 /// The free space of a volume.
@@ -76,6 +92,10 @@ pub struct Space {
     loaded: usize,
     /// Where the search for one that can go goes on.
     hand: usize,
+    /// While the volume gets another size: what keeps blocks from use that will have no place.
+    fence: Option<Fence>,
+    /// Free blocks that it keeps from use.
+    fenced: u64,
 }
 
 fn place(block: u64) -> (usize, usize) {
@@ -129,13 +149,7 @@ impl Space {
                 BITS as u32 - 2
             };
             free += u64::from(clear);
-            groups.try_push(Group {
-                free: clear,
-                longest: clear,
-                item: None,
-                dirty: false,
-                bits: None,
-            })?;
+            groups.try_push(Group::empty(clear))?;
         }
         Ok(Self {
             geometry,
@@ -153,6 +167,8 @@ impl Space {
             durable: Generation(0),
             loaded: 0,
             hand: 0,
+            fence: None,
+            fenced: 0,
         })
     }
 
@@ -249,6 +265,7 @@ impl Space {
         self.unmapped
             .saturating_sub(self.free)
             .saturating_sub(self.pinned)
+            .saturating_sub(self.fenced)
     }
 
     /// Blocks of data that is to be written where it is.
@@ -332,12 +349,12 @@ impl Space {
     fn take<D: BlockDevice>(&mut self, store: &Store<D>, goal: u64, want: u64) -> Result<Run> {
         let (index, offset) = place(if goal < self.geometry.blocks { goal } else { 0 });
         let want = want.clamp(1, GROUP_BLOCKS) as usize;
-        let count = self.groups.len();
+        let count = self.open_groups();
         for step in 0..=count {
             let at = (index + step) % count.max(1);
             let fits = |g: &Group| g.longest as usize >= want;
             if self.groups.get(at).is_some_and(fits) {
-                let from = if step == 0 { offset } else { 0 };
+                let from = if at == index && step == 0 { offset } else { 0 };
                 let (start, len) = self.search(store, at, from, want)?;
                 if len >= want {
                     return self.claim(at, start, want);
@@ -349,6 +366,7 @@ impl Space {
             let best = self
                 .groups
                 .iter()
+                .take(count)
                 .enumerate()
                 .max_by_key(|(_, g)| g.longest);
             let Some((at, known)) = best.map(|(at, g)| (at, g.longest as usize)) else {
@@ -503,6 +521,7 @@ impl Space {
 
     fn make_free(&mut self, run: Run) {
         let (index, at) = place(run.start.0);
+        let counts = index < self.open_groups();
         let Some(Group {
             bits: Some(bits),
             free,
@@ -512,10 +531,21 @@ impl Space {
         else {
             return;
         };
-        let changed = bitmap::clear(&mut bits.busy, at, at + run.len as usize);
+        let changed = match &mut self.fence {
+            Some(fence) if fence.edge == index => fence.clear(&mut bits.busy, run),
+            _ => bitmap::clear(&mut bits.busy, at, at + run.len as usize),
+        };
         *free += changed;
         *longest = *free;
-        self.free += u64::from(changed);
+        if counts {
+            self.free += u64::from(changed);
+        }
+        if let Some(fence) = self.fence.as_ref().filter(|fence| fence.edge <= index) {
+            self.fenced += match fence.edge == index {
+                true => run.len.saturating_sub(u64::from(changed)),
+                false => u64::from(changed),
+            };
+        }
     }
 
     /// The groups that the running transaction changed, from the `from`th on.
@@ -578,6 +608,9 @@ impl Space {
         most: usize,
     ) -> Result<Option<Run>> {
         let index = group as usize;
+        if index >= self.open_groups() {
+            return Ok(None);
+        }
         let entry = self.load(store, index)?;
         let Some(bits) = &entry.bits else {
             return Ok(None);
@@ -596,7 +629,7 @@ fn read_bitmap<D: BlockDevice>(
     item: &SpaceItem,
     bits: &mut Block,
 ) -> Result<()> {
-    let places = store.geometry.bitmap_places(group);
+    let places = store.geometry().bitmap_places(group);
     let Some(&block) = places.get(usize::from(item.place)) else {
         return Err(Error::corrupt(BlockNr(0), "space item out of bounds"));
     };
@@ -609,7 +642,7 @@ fn read_bitmap<D: BlockDevice>(
         return Err(Error::corrupt(BlockNr(block), "free count of a group"));
     }
     let mut fixed = zeroed_block()?;
-    empty_bitmap(store.geometry, group, &mut fixed);
+    empty_bitmap(store.geometry(), group, &mut fixed);
     if fixed
         .iter()
         .zip(bits.iter())

@@ -11,7 +11,7 @@ use super::format::Geometry;
 use super::node::{self, Identity};
 use super::types::BlockNr;
 use crate::platform::{mutex, new_arc, zeroed_block, Arc, Block, Box, Map, Mutex};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// A node that does not change any more.
 pub type Clean = Arc<Box<Block>>;
@@ -65,8 +65,8 @@ impl Cache {
 pub struct Store<D> {
     /// The device.
     pub dev: D,
-    /// Where everything fixed is.
-    pub geometry: Geometry,
+    /// Size of the volume in blocks. It changes with the state lock held exclusively.
+    blocks: AtomicU64,
     /// `SuperBlock::metadata_uuid`.
     pub uuid: [u8; 16],
     cache: Mutex<Cache>,
@@ -80,17 +80,29 @@ impl<D: BlockDevice> Store<D> {
     pub fn new(dev: D, geometry: Geometry, uuid: [u8; 16]) -> Result<Self> {
         Ok(Self {
             dev,
-            geometry,
+            blocks: AtomicU64::new(geometry.blocks),
             uuid,
             cache: mutex!(Cache::default(), "oxfs node cache")?,
             count: AtomicUsize::new(0),
         })
     }
 
+    /// Where everything fixed is.
+    pub fn geometry(&self) -> Geometry {
+        Geometry {
+            blocks: self.blocks.load(Relaxed),
+        }
+    }
+
+    /// The volume's size changes.
+    pub(super) fn set_geometry(&self, geometry: Geometry) {
+        self.blocks.store(geometry.blocks, Relaxed);
+    }
+
     /// The node that `id` expects.
     pub fn node(&self, id: Identity<'_>) -> Result<Clean> {
         let block = id.ptr.block;
-        if !self.geometry.may_hold(block.0, 1) {
+        if !self.geometry().may_hold(block.0, 1) {
             return Err(Error::corrupt(block, "pointer to a place for no node"));
         }
         if let Some(entry) = self.cache.lock().nodes.get_mut(&block.0) {

@@ -123,7 +123,7 @@ impl<D: BlockDevice> View<'_, D> {
     }
 
     /// The first subvolume from number `from` on.
-    fn next_forest_item(self, from: SubvolId) -> Result<Option<(SubvolId, ForestItem)>> {
+    pub(super) fn next_forest_item(self, from: SubvolId) -> Result<Option<(SubvolId, ForestItem)>> {
         let first = Key::new(from.0, item_kind::FOREST, 0);
         let at = self.state.forest.ptr.block;
         let stored = self.first(TreeId::Forest, &first, &Key::MAX, |key, _| {

@@ -74,7 +74,7 @@ impl<D: BlockDevice> Txn<'_, D> {
         Ok(())
     }
 
-    fn dirty(&self, block: BlockNr) -> Result<&Block> {
+    pub(super) fn dirty(&self, block: BlockNr) -> Result<&Block> {
         self.state
             .dirty
             .get(&block.0)
@@ -82,7 +82,7 @@ impl<D: BlockDevice> Txn<'_, D> {
             .ok_or_else(lost)
     }
 
-    fn dirty_mut(&mut self, block: BlockNr) -> Result<&mut Block> {
+    pub(super) fn dirty_mut(&mut self, block: BlockNr) -> Result<&mut Block> {
         self.state.changes += 1;
         self.state
             .dirty
@@ -249,7 +249,7 @@ impl<D: BlockDevice> Txn<'_, D> {
             return Ok(None);
         };
         let data = node::leaf_data(node, i);
-        Ok(extent::decode(self.store.geometry, &key, data)?.run())
+        Ok(extent::decode(self.store.geometry(), &key, data)?.run())
     }
 
     /// Puts a node with one child above the root.
@@ -336,6 +336,11 @@ impl<D: BlockDevice> Txn<'_, D> {
             at = child;
         }
         Ok(path)
+    }
+
+    /// Makes all nodes on the way to `key` the transaction's own.
+    pub(super) fn own_way(&mut self, tree: TreeId, key: &Key) -> Result<()> {
+        self.own_path(tree, key, false).map(drop)
     }
 
     /// Makes child `slot` of `parent` the transaction's own.

@@ -47,7 +47,7 @@ impl<D: BlockDevice> Volume<D> {
         self.query(|view| {
             let mut swap = 0u64;
             view.scan(TreeId::Swap, &Key::MIN, &Key::MAX, |key, data| {
-                let extent = extent::decode(view.store.geometry, key, data)?;
+                let extent = extent::decode(view.store.geometry(), key, data)?;
                 swap = swap.saturating_add(extent.run().map_or(0, |run| run.len));
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -58,7 +58,7 @@ impl<D: BlockDevice> Volume<D> {
                 available: stat.available,
                 pinned: space.pinned(),
                 reserved: space.reserved(),
-                metadata_reserve: view.state.metadata_reserve(view.store.geometry),
+                metadata_reserve: view.state.metadata_reserve(view.store.geometry()),
                 swap,
                 subvolumes,
                 generation: view.state.generation,

@@ -150,10 +150,19 @@ impl State {
     /// Blocks that are kept back so that a full volume can still delete, and commit. Deleting what a
     /// snapshot has as well takes blocks: half of it is more than [`State::sharing_cost`].
     pub(super) fn metadata_reserve(&self, geometry: Geometry) -> u64 {
+        let geometry = self.smaller(geometry);
         match self.may_share_nodes() {
             true => Self::shared_reserve(geometry),
             false => (geometry.blocks / 32).clamp(768, 4096),
         }
+    }
+
+    /// The size that a volume of this size is getting, if that is less.
+    fn smaller(&self, geometry: Geometry) -> Geometry {
+        let resizing = self.space.resizing();
+        resizing
+            .filter(|to| to.blocks < geometry.blocks)
+            .unwrap_or(geometry)
     }
 
     /// The same once nodes may be shared. The first snapshot needs that much.
@@ -170,7 +179,7 @@ impl State {
             _ => self.promised_nodes(),
         };
         let reserve = match keep {
-            Keep::Shared => Self::shared_reserve(geometry),
+            Keep::Shared => Self::shared_reserve(self.smaller(geometry)),
             _ => self.metadata_reserve(geometry),
         };
         self.space
@@ -193,6 +202,12 @@ impl State {
                 nodes.saturating_add(Cost::maps(STEP).nodes)
             }
         }
+    }
+
+    /// Whether `blocks` of data, and nodes for them, are to be had.
+    pub(super) fn has_spare<D: BlockDevice>(&self, store: &Store<D>, blocks: u64) -> bool {
+        let need = blocks.saturating_add(blocks / NODE_BLOCKS_OF_RUNS);
+        self.spare(store.geometry(), Keep::All, PATHS) >= need
     }
 
     /// Blocks that may be out of reach for a while without anybody missing them.
@@ -323,6 +338,15 @@ impl Cost {
         Self::of(items, Keep::Nothing)
     }
 
+    /// An update that writes so many nodes anew, and counts so many runs that are shared.
+    pub(super) const fn rewrites(nodes: u64, shared: u64) -> Self {
+        Self {
+            nodes: nodes.saturating_add(48),
+            paths: PATHS + shared / 64,
+            keep: Keep::All,
+        }
+    }
+
     /// The same for an update that goes `paths` ways to a leaf.
     pub const fn on_paths(self, paths: u64) -> Self {
         Self { paths, ..self }
@@ -405,7 +429,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Makes a change if there is room for it; `None` if a commit may give room.
-    fn try_update<R>(
+    pub(super) fn try_update<R>(
         &self,
         cost: Cost,
         change: &mut impl FnMut(&mut Txn<'_, D>) -> Result<R>,
@@ -433,7 +457,7 @@ impl<D: BlockDevice> Volume<D> {
     /// Whether a change can take the blocks that it may need. What was promised to data is never
     /// taken: a commit gives the rest back.
     fn has_room(&self, state: &State, cost: Cost) -> bool {
-        state.spare(self.store.geometry, cost.keep, cost.paths) >= cost.nodes
+        state.spare(self.store.geometry(), cost.keep, cost.paths) >= cost.nodes
     }
 
     /// Whether a change could take now what `cost` says.
@@ -461,7 +485,7 @@ impl<D: BlockDevice> Volume<D> {
             {
                 let mut state = self.state.write();
                 check_writable(&state)?;
-                if state.spare(self.store.geometry, Keep::All, PATHS) >= need {
+                if state.spare(self.store.geometry(), Keep::All, PATHS) >= need {
                     state.space.reserve(blocks);
                     return Ok(());
                 }
@@ -484,7 +508,7 @@ impl<D: BlockDevice> Volume<D> {
         let mut state = self.state.write();
         check_writable(&state)?;
         let cost = Cost::maps(STEP);
-        let spare = state.spare(self.store.geometry, Keep::ThreeQuarters, cost.paths);
+        let spare = state.spare(self.store.geometry(), Keep::ThreeQuarters, cost.paths);
         if spare < cost.nodes.saturating_add(blocks / NODE_BLOCKS) {
             return Err(Error::NoSpace);
         }
@@ -510,9 +534,9 @@ impl<D: BlockDevice> Volume<D> {
             .free()
             .saturating_add(space.pinned())
             .saturating_sub(space.reserved());
-        let reserve = state.metadata_reserve(self.store.geometry);
+        let reserve = state.metadata_reserve(self.store.geometry());
         StatFs {
-            blocks: self.store.geometry.blocks,
+            blocks: self.store.geometry().blocks,
             free,
             available: free.saturating_sub(reserve),
             uuid: super::super_block::parse(&state.super_block).map_or([0; 16], |s| s.uuid),

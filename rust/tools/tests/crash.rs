@@ -12,10 +12,10 @@ mod common;
 use common::world::{Found, World};
 use common::{assert_clean, formatted, mount, Random, SMALL};
 use oxfs::check::check;
-use oxfs::engine::format::Geometry;
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::subvolume::TOP;
-use oxfs::engine::types::{BlockNr, InodeId, SubvolId};
+use oxfs::engine::super_block::is_whole;
+use oxfs::engine::types::{InodeId, SubvolId};
 use oxfs::sim::{Cut, History, SimDisk};
 use std::fmt;
 use std::io::Write;
@@ -55,11 +55,8 @@ impl fmt::Display for Tried {
     }
 }
 
-fn is_super_block(block: BlockNr) -> bool {
-    [SMALL, TWO_GROUPS].iter().any(|&blocks| {
-        Geometry::of_volume(blocks).is_some_and(|g| g.super_copies().contains(&block.0))
-    })
-}
+/// A volume that has room to shrink.
+const ROOMY: u64 = 7000;
 
 /// How much of each cached write arrives, for the interesting ones of all possibilities.
 fn choices(cut: &Cut, random: &mut Random) -> Vec<Vec<usize>> {
@@ -96,7 +93,7 @@ fn choices(cut: &Cut, random: &mut Random) -> Vec<Vec<usize>> {
         );
     };
     match cut.cached.last() {
-        Some((block, _)) if is_super_block(*block) => (1..8).for_each(torn),
+        Some((block, data)) if is_whole(data, block.0) => (1..8).for_each(torn),
         _ => torn(1 + random.below(7) as usize),
     }
     all
@@ -182,7 +179,11 @@ fn work_on(disk: &SimDisk) {
 fn record(seed: u64, steps: usize, blocks: u64) -> (World, History) {
     let disk = formatted(blocks);
     disk.record();
-    let mut world = World::new(disk.clone(), seed);
+    let world = World::new(disk.clone(), seed);
+    record_world(world, &disk, steps)
+}
+
+fn record_world(mut world: World, disk: &SimDisk, steps: usize) -> (World, History) {
     for _ in 0..steps {
         world.step();
     }
@@ -193,12 +194,16 @@ fn record(seed: u64, steps: usize, blocks: u64) -> (World, History) {
 
 fn crash_everywhere(seed: u64, steps: usize, tried: &Tried) {
     let blocks = if seed % 4 == 3 { TWO_GROUPS } else { SMALL };
-    let (world, history) = record(seed, steps, blocks);
+    let recorded = record(seed, steps, blocks);
+    cut_everywhere(seed, &recorded, tried);
+}
+
+fn cut_everywhere(seed: u64, (world, history): &(World, History), tried: &Tried) {
     let mut random = Random(seed ^ 0xc0ffee);
     history.cuts(|_, cut| {
         Tried::count(&tried.cuts);
         for keep in choices(cut, &mut random) {
-            recover(&cut.disk(|i| keep[i]), &world, cut, tried, &mut random);
+            recover(&cut.disk(|i| keep[i]), world, cut, tried, &mut random);
         }
     });
     Tried::count(&tried.histories);
@@ -247,6 +252,21 @@ fn every_cut_shows_a_committed_state() {
         seconds.is_some() || tried.cuts.load(Relaxed) >= 20_000,
         "too few crash points: {tried}"
     );
+}
+
+/// The same while the volume gets larger and smaller.
+#[test]
+fn a_resize_may_be_cut_anywhere() {
+    let tried = Tried::default();
+    for seed in 0..24 {
+        let blocks = if seed % 3 == 2 { TWO_GROUPS } else { ROOMY };
+        let disk = formatted(blocks);
+        disk.record();
+        let world = World::resizing(disk.clone(), seed);
+        cut_everywhere(seed, &record_world(world, &disk, 70), &tried);
+    }
+    say(&tried);
+    assert!(tried.cuts.load(Relaxed) >= 5000, "too few: {tried}");
 }
 
 /// The test above sees a filesystem that forgets to flush: the same histories on a disk whose

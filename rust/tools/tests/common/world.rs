@@ -9,12 +9,13 @@
 use super::states::{
     difference, matches, read_all, show, Cell, Committed, File, Subvolume, Subvolumes, SPAN,
 };
-use super::{at, mount, new_inode, Random, SimVolume};
+use super::{at, mount, new_inode, Random, SimVolume, SMALL};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::error::Error;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::rename::{Rename, RenameFlags};
+use oxfs::engine::resize::Next;
 use oxfs::engine::snapshot::NewSnapshot;
 use oxfs::engine::subvolume::{root_of, NewSubvolume};
 use oxfs::engine::types::{Backing, BlockNr, FileBlock, InodeId, Run, SubvolId};
@@ -45,6 +46,8 @@ pub struct World {
     log: Vec<String>,
     /// Staged and not yet mapped: a write that is under way while others commit.
     pending: Option<(Spot, u64, Run, u64)>,
+    /// Whether the volume gets other sizes, too.
+    resizing: bool,
 }
 
 const NAMES: u64 = 9;
@@ -79,7 +82,15 @@ impl World {
             clock: 100,
             log: Vec::new(),
             pending: None,
+            resizing: false,
         }
+    }
+
+    /// A world whose volume gets other sizes, too.
+    pub fn resizing(disk: SimDisk, seed: u64) -> Self {
+        let mut world = Self::new(disk, seed);
+        world.resizing = true;
+        world
     }
 
     fn name(&mut self) -> Vec<u8> {
@@ -143,7 +154,10 @@ impl World {
     /// One random operation. A full volume is no failure.
     pub fn step(&mut self) {
         self.clock += 1;
-        let choice = self.random.below(31);
+        let choice = match self.resizing && self.random.below(12) == 0 {
+            true => 31,
+            false => self.random.below(31),
+        };
         self.log.push(format!("operation {choice}"));
         let result = match choice {
             0..3 => self.create(),
@@ -163,6 +177,7 @@ impl World {
             23 => self.delete_subvolume(),
             24..27 => self.drop_some(),
             27 => self.move_subvolume(),
+            31 => self.resize(),
             _ => {
                 self.commit();
                 Ok(())
@@ -216,6 +231,43 @@ impl World {
         }
         self.acknowledge(subvolumes);
         Ok(())
+    }
+
+    /// Gives the volume another size, which changes nothing that anybody sees, and is durable.
+    fn resize(&mut self) -> Result<(), Error> {
+        let device = self.disk.blocks();
+        let wanted = match self.random.below(4) {
+            0 => device,
+            _ => SMALL + self.random.below(device - SMALL + 1),
+        };
+        let before = self.volume.statfs().blocks;
+        self.log.push(format!("resize from {before} to {wanted}"));
+        self.commit();
+        let result = self.resize_to(wanted);
+        match result {
+            Ok(size) => assert_eq!(self.volume.statfs().blocks, size),
+            Err(_) => {
+                self.volume.cancel_resize();
+                assert_eq!(self.volume.statfs().blocks, before);
+            }
+        }
+        result.map(drop)
+    }
+
+    fn resize_to(&mut self, wanted: u64) -> Result<u64, Error> {
+        let size = self.volume.begin_resize(wanted)?;
+        for _ in 0..1000 {
+            match self.volume.finish_resize()? {
+                Next::Done => return Ok(size),
+                Next::Move => while self.volume.move_step()? {},
+                // A write that was under way before.
+                Next::Wait => {
+                    self.end_write()?;
+                    self.commit();
+                }
+            }
+        }
+        panic!("resizing does not end");
     }
 
     fn create(&mut self) -> Result<(), Error> {
@@ -766,6 +818,11 @@ impl World {
             runs.push(found.run);
         }
         Ok(runs)
+    }
+
+    /// The number of the last acknowledged state.
+    pub fn last_state(&self) -> u64 {
+        self.states.len() as u64 - 1
     }
 
     /// What `disk` shows, which was cut after the commit `mark` was acknowledged.
