@@ -17,6 +17,7 @@
 //! | [`SUBVOL_SET_DEFAULT`] | anything | `CAP_SYS_ADMIN` |
 //! | [`USAGE`] | anything | anybody |
 //! | [`SWAP_STATUS`] | anything | `CAP_SYS_ADMIN` |
+//! | [`RESIZE`] | anything | `CAP_SYS_ADMIN` |
 //!
 //! A snapshot, and the change of a flag, wait until no write of anybody is under way, and one that
 //! waits itself (a `splice` from an empty pipe) has all later writers wait as well: so this is not
@@ -211,6 +212,24 @@ pub struct SwapStatus {
     pub reserved: [u64; 8],
 }
 
+/// Gives the volume another size. What is beyond a smaller one is moved, and a signal that kills ends
+/// it: then, and after every error, the volume has the size that it had.
+///
+/// `EFBIG`: the device is smaller. `EINVAL`: no volume has that size. `ENOSPC`: what is in use has no
+/// room in it. `EBUSY`: an active swapfile is in the way, which the log names. `EINPROGRESS`: the
+/// volume is being resized.
+#[derive(
+    Debug, Clone, Copy, disk::FromBytes, disk::IntoBytes, disk::Immutable, disk::KnownLayout,
+)]
+#[repr(C)]
+pub struct Resize {
+    /// In: bytes, [`NONE`] for as many as the device has; out: the size that it got, which may be up
+    /// to 8 MiB less.
+    pub size: u64,
+    /// Zero.
+    pub reserved: [u64; 4],
+}
+
 /// `_IOW`: the kernel reads the structure.
 const fn write<T>(number: u32) -> u32 {
     request(1, number, size_of::<T>())
@@ -247,6 +266,9 @@ pub const USAGE: u32 = read::<Usage>(6);
 /// Takes a [`SwapStatus`].
 pub const SWAP_STATUS: u32 = update::<SwapStatus>(7);
 
+/// Takes a [`Resize`].
+pub const RESIZE: u32 = update::<Resize>(8);
+
 const _: () = {
     assert!(size_of::<SubvolCreate>() == 312);
     assert!(size_of::<SubvolDelete>() == 296);
@@ -255,4 +277,5 @@ const _: () = {
     assert!(size_of::<SubvolSetDefault>() == 40);
     assert!(size_of::<Usage>() == 152);
     assert!(size_of::<SwapStatus>() == 3200);
+    assert!(size_of::<Resize>() == 40);
 };

@@ -108,6 +108,11 @@ check 'label' oxfs filesystem label . 'new name'
 is 'it is set' 'new name' "$(oxfs filesystem label .)"
 has 'blkid or the device say so as well' 'new name' "$(sync; oxfs filesystem label "$dev")"
 has 'trim' trimmed "$(oxfs filesystem trim .)"
+is 'resize, by as much' $(((1 << 30) - (64 << 20))) "$(json .size filesystem resize -64M .)"
+is 'usage knows it' $(((1 << 30) - (64 << 20))) "$(json .size filesystem usage .)"
+is 'resize to the device' "[$(((1 << 30) - (64 << 20))),$((1 << 30))]" \
+	"$(json '[.before, .size]' filesystem resize max .)"
+refused 'resize beyond the device' 'the device is smaller' filesystem resize +4K .
 is 'inspect of the mounted device' true \
 	"$(sync; json '[.[] | select(.newest)] | length == 1' inspect super "$dev")"
 refused 'another filesystem' 'findmnt -t oxfs' subvolume list /

@@ -3,6 +3,7 @@
  * Functions that stand for the kernel's static inlines and macros, which Rust cannot call.
  * Nothing else belongs here: each does exactly what its name without the prefix does.
  */
+#include <linux/folio_batch.h>
 #include <linux/fs.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
@@ -166,6 +167,22 @@ bool oxfs_helper_inode_is_new(struct inode *inode)
 void oxfs_helper_mapping_set_large_folios(struct address_space *mapping)
 {
 	mapping_set_large_folios(mapping);
+}
+
+/* Sees every folio of the mapping unlocked once. */
+void oxfs_helper_wait_for_folios(struct address_space *mapping)
+{
+	struct folio_batch batch;
+	pgoff_t index = 0;
+	unsigned int i;
+
+	folio_batch_init(&batch);
+	while (filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
+		for (i = 0; i < folio_batch_count(&batch); i++)
+			folio_wait_locked(batch.folios[i]);
+		folio_batch_release(&batch);
+		cond_resched();
+	}
 }
 
 void oxfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len)

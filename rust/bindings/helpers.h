@@ -44,6 +44,7 @@ struct timespec64 oxfs_helper_inode_get_ctime(const struct inode *inode);
 bool oxfs_helper_is_dirsync(struct inode *inode);
 bool oxfs_helper_inode_is_new(struct inode *inode);
 void oxfs_helper_mapping_set_large_folios(struct address_space *mapping);
+void oxfs_helper_wait_for_folios(struct address_space *mapping);
 void oxfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
 void oxfs_helper_sb_start_intwrite(struct super_block *sb);
 bool oxfs_helper_sb_start_intwrite_trylock(struct super_block *sb);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can only be done to a subvolume while nobody writes: snapshots, and making it read-only.
+//! What can only be done while nobody writes: snapshots, making a subvolume read-only, and moving
+//! blocks that are in the way of a smaller size.
 //!
 //! The request is left in the super block's state, all writers are stopped, and the `freeze`
 //! operation, which comes when everything dirty has been written, answers it and commits. So no
@@ -20,6 +21,7 @@ use super::super_block::State;
 use super::{Oxfs, Volume};
 use crate::engine;
 use crate::engine::snapshot::NewSnapshot;
+use crate::engine::subvolume::TOP;
 use crate::engine::types::{Attr, Ino, InodeId, SubvolId, Time};
 use crate::platform::{mutex, Mutex, NoMemory};
 use crate::vfs::file::OpenFile;
@@ -44,6 +46,8 @@ pub enum Request {
     },
     /// A subvolume becomes read-only, or writable.
     SetReadOnly(SubvolId, bool),
+    /// A step of moving what is beyond the new end of the volume.
+    Move,
 }
 
 /// What came of it.
@@ -54,6 +58,8 @@ pub struct Done {
     pub dir: Option<Attr>,
     /// Files without a name in a writable snapshot, which nobody can have open.
     pub orphans: KVVec<Ino>,
+    /// Whether there is more to move.
+    pub more: bool,
 }
 
 enum Slot {
@@ -147,6 +153,7 @@ fn carry_out(volume: &Volume, request: &Request) -> engine::Result<Done> {
                 subvol,
                 dir: Some(made.value.dir),
                 orphans,
+                more: false,
             })
         }
         Request::SetReadOnly(subvol, read_only) => {
@@ -155,8 +162,15 @@ fn carry_out(volume: &Volume, request: &Request) -> engine::Result<Done> {
                 subvol: *subvol,
                 dir: None,
                 orphans,
+                more: false,
             })
         }
+        Request::Move => Ok(Done {
+            subvol: TOP,
+            dir: None,
+            orphans,
+            more: volume.move_step()?,
+        }),
     }
 }
 

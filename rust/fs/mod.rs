@@ -7,7 +7,7 @@
 //!
 //! | table | modules |
 //! |---|---|
-//! | mount, super block | [`mount`], [`super_block`], [`device`], [`export`], [`ioctl`] |
+//! | mount, super block | [`mount`], [`super_block`], [`device`], [`export`], [`ioctl`], [`resize`] |
 //! | subvolumes | [`subvolume`], [`barrier`], [`request`] |
 //! | inodes, names | [`inode`], [`namei`], [`dir`], [`attr`], [`xattr`] |
 //! | file content | [`data`], [`file`], [`iomap`], [`writeback`], [`truncate`], [`fallocate`], [`remap`], [`fiemap`], [`swap`], [`swap_status`] |
@@ -38,6 +38,7 @@ pub mod mount;
 pub mod namei;
 pub mod remap;
 pub mod request;
+pub mod resize;
 pub mod subvolume;
 pub mod super_block;
 pub mod swap;

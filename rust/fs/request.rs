@@ -30,6 +30,7 @@ pub fn request(file: &OpenFile<Oxfs>, command: u32, argument: UserPtr) -> Result
         uapi::SUBVOL_SET_FLAGS => set_flags(file, Exchange::read(argument)?.get()?),
         uapi::SUBVOL_SET_DEFAULT => set_default(file, Exchange::read(argument)?.get()?),
         uapi::SWAP_STATUS => exchange(argument, |what| swap_status(file, what)),
+        uapi::RESIZE => exchange(argument, |what| super::resize::resize(file, what)),
         uapi::USAGE => {
             let mut usage = Exchange::blank(argument)?;
             self::usage(file, usage.get()?)?;
@@ -88,7 +89,7 @@ fn exchange<T: FromBytes + IntoBytes + KnownLayout + Immutable>(
 }
 
 /// What has no meaning yet is not set.
-fn check_unused(flags: u64, reserved: &[u64]) -> Result {
+pub(super) fn check_unused(flags: u64, reserved: &[u64]) -> Result {
     match flags == 0 && reserved.iter().all(|word| *word == 0) {
         true => Ok(()),
         false => Err(EINVAL),
@@ -222,7 +223,8 @@ fn finish_orphans(sb: &SuperBlock, done: &barrier::Done) {
     }
 }
 
-fn ask(file: &OpenFile<Oxfs>, request: Request) -> Result<barrier::Done> {
+/// Has a request answered while all writers are stopped.
+pub(super) fn ask(file: &OpenFile<Oxfs>, request: Request) -> Result<barrier::Done> {
     let state = file.inode().super_block().data();
     state.barrier().ask(file, request)?.map_err(to_errno)
 }

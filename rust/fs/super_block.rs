@@ -8,6 +8,7 @@
 
 use super::barrier::Barrier;
 use super::errno::to_errno;
+use super::resize::Resizing;
 use super::subvolume::{self, Member, Subvolumes};
 use super::swap_status::ActiveSwap;
 use super::{mount, Inode, Oxfs, SuperBlock, Volume};
@@ -53,6 +54,7 @@ pub struct State {
     core: Arc<Core>,
     subvolumes: Subvolumes,
     barrier: Barrier,
+    resizing: Resizing,
     active_swap: ActiveSwap,
 }
 
@@ -79,6 +81,7 @@ impl State {
             core,
             subvolumes: Subvolumes::new()?,
             barrier: Barrier::new()?,
+            resizing: Resizing::new(),
             active_swap: ActiveSwap::new()?,
         })
     }
@@ -117,6 +120,11 @@ impl State {
     /// Where requests wait for all writers to be stopped.
     pub fn barrier(&self) -> &Barrier {
         &self.barrier
+    }
+
+    /// Whether the volume is getting another size.
+    pub fn resizing(&self) -> &Resizing {
+        &self.resizing
     }
 
     /// Reads from the engine, or changes what only lives in memory.

@@ -36,6 +36,7 @@ pub mod log;
 pub mod mmap;
 pub mod nofs;
 pub mod prune;
+pub mod reads;
 pub mod remap;
 pub mod seq_file;
 pub mod super_block;

@@ -33,7 +33,7 @@ impl<F: FileSystem> SuperBlock<F> {
 
     /// The next inode that is chosen, on the list of all of them; or another one, when there were
     /// so many that the lock should be let go.
-    fn next_inode(
+    pub(super) fn next_inode(
         &self,
         after: Option<&ARef<Inode<F>>>,
         chosen: &impl Fn(u64) -> bool,

@@ -130,6 +130,7 @@ fn options_are_consistent() {
     assert!(refused(&["subvolume", "lst"]).contains("list"));
     assert!(oxfs(&["su", "sn", "--help"]).contains("--read-only"));
     assert!(refused(&["swapfile", "create", "--size", "8X", "/x"]).contains("none of K, M, G, T"));
+    assert!(refused(&["filesystem", "resize", "+8X", "/"]).contains("none of K, M, G, T"));
     assert!(refused(&["subvolume", "list", "-d", "-r", "/"]).contains("cannot be used with"));
 }
 
@@ -148,6 +149,8 @@ fn errors_say_what_to_do() {
         &["swapfile", "create", "-s", "1M", &format!("{path}/swap")],
         &["swapfile", "status", path],
         &["filesystem", "usage", path],
+        &["filesystem", "resize", "-1G", path],
+        &["filesystem", "resize", "max", path],
         &["filesystem", "trim", path],
         &["filesystem", "label", path],
     ] {

@@ -15,7 +15,8 @@ use rustix::ioctl::{ioctl, Opcode, Updater};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use uapi::{
-    SubvolCreate, SubvolDelete, SubvolInfo, SubvolSetDefault, SubvolSetFlags, SwapStatus, Usage,
+    Resize, SubvolCreate, SubvolDelete, SubvolInfo, SubvolSetDefault, SubvolSetFlags, SwapStatus,
+    Usage,
 };
 use zerocopy::FromZeros;
 
@@ -73,6 +74,15 @@ pub fn usage(file: impl AsFd) -> io::Result<Usage> {
 /// Tells about an active swapfile.
 pub fn swap_status(file: impl AsFd, request: &mut SwapStatus) -> io::Result<()> {
     call::<{ uapi::SWAP_STATUS }, _>(file.as_fd(), request)
+}
+
+/// Gives the filesystem `size` bytes, or with [`uapi::NONE`] all that the device has: the size that it
+/// got.
+pub fn resize(file: impl AsFd, size: u64) -> io::Result<u64> {
+    let mut request = Resize::new_zeroed();
+    request.size = size;
+    call::<{ uapi::RESIZE }, _>(file.as_fd(), &mut request)?;
+    Ok(request.size)
 }
 
 /// The label of the filesystem, ended by a zero byte.

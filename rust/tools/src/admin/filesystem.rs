@@ -3,19 +3,22 @@
 //! `oxfs filesystem`.
 
 use super::options::Filesystem;
-use super::output::{fields, size, Answer};
+use super::output::{fields, parse_size, size, Answer};
 use super::place::{Place, Result};
 use crate::engine::super_block;
 use crate::file::{Access, FileDevice};
 use oxfs_user::uapi::NONE;
 use oxfs_user::LABEL_SIZE;
+use rustix::io::Errno;
 use serde_json::{json, Map, Value};
 use std::path::Path;
+use std::str::FromStr;
 
 /// Runs `oxfs filesystem`.
 pub fn run(command: &Filesystem) -> Result<Answer> {
     match command {
         Filesystem::Usage { path } => usage(path),
+        Filesystem::Resize { size, path } => resize(path, *size),
         Filesystem::Trim { minimum, path } => trim(path, *minimum),
         Filesystem::Label { path, label: None } => label(path),
         Filesystem::Label {
@@ -68,6 +71,85 @@ fn usage(path: &Path) -> Result<Answer> {
     Ok(Answer {
         text: fields(&rows),
         json: Value::Object(json),
+    })
+}
+
+/// A size to resize to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewSize {
+    /// All of the device.
+    Max,
+    /// So many bytes.
+    Exactly(u64),
+    /// So many bytes more.
+    More(u64),
+    /// So many bytes less.
+    Less(u64),
+}
+
+impl FromStr for NewSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match (text.strip_prefix('+'), text.strip_prefix('-')) {
+            (Some(size), _) => parse_size(size).map(Self::More),
+            (_, Some(size)) => parse_size(size).map(Self::Less),
+            _ => parse_size(text).map(Self::Exactly),
+        }
+    }
+}
+
+impl NewSize {
+    /// The bytes of a volume of `now` bytes when it has this size; `None` if there is no such number.
+    fn of(self, now: u64) -> Option<u64> {
+        match self {
+            Self::Max => Some(NONE),
+            Self::Exactly(size) => Some(size),
+            Self::More(size) => now.checked_add(size),
+            Self::Less(size) => now.checked_sub(size),
+        }
+    }
+}
+
+fn resize(path: &Path, new: NewSize) -> Result<Answer> {
+    let place = Place::open(path)?;
+    let usage = oxfs_user::usage(&place.file)
+        .map_err(|error| place.error(error, "cannot read the size"))?;
+    let now = usage.blocks.saturating_mul(usage.block_size);
+    let wanted = new
+        .of(now)
+        .ok_or_else(|| format!("{}: the volume has {}", path.display(), size(now)))?;
+    let got = oxfs_user::resize(&place.file, wanted).map_err(|error| {
+        let why = [
+            (Errno::FBIG, "the device is smaller than that"),
+            (Errno::INVAL, "a volume has 16 MiB or more"),
+            (Errno::NOSPC, "what is in use has no room in that size"),
+            (
+                Errno::BUSY,
+                "an active swapfile is in the way, which the kernel's log names: swapoff it first",
+            ),
+            (Errno::INPROGRESS, "it is being resized already"),
+            (Errno::INTR, "ended early, it has the size that it had"),
+        ];
+        match why
+            .iter()
+            .find(|(errno, _)| super::place::is(&error, *errno))
+        {
+            Some((_, why)) => format!("{}: {why}", path.display()),
+            None => place.error(error, "cannot resize"),
+        }
+    })?;
+    Ok(Answer {
+        json: json!({ "before": now, "size": got }),
+        text: format!(
+            "{}: {} now, {} before\n",
+            path.display(),
+            size(got),
+            size(now)
+        ),
     })
 }
 
@@ -132,4 +214,22 @@ fn set_label(path: &Path, label: &str) -> Result<Answer> {
         json: json!({ "label": label }),
         text: String::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_sizes() {
+        let of = |text: &str, now| text.parse::<NewSize>().map(|new| new.of(now));
+        assert_eq!(of("max", 5), Ok(Some(NONE)));
+        assert_eq!(of("1G", 5), Ok(Some(1 << 30)));
+        assert_eq!(of("+1K", 5), Ok(Some(1029)));
+        assert_eq!(of("-1K", 2048), Ok(Some(1024)));
+        assert_eq!(of("-1K", 5), Ok(None));
+        for wrong in ["", "+", "-", "+-1", "maximum", "1:1G", "cancel", "1.5G"] {
+            assert!(of(wrong, 5).is_err(), "{wrong}");
+        }
+    }
 }

@@ -232,6 +232,27 @@ pub enum Filesystem {
         /// Any path of the volume
         path: PathBuf,
     },
+    /// Make a mounted volume larger or smaller
+    ///
+    /// A volume grows within its device: make that larger first. To shrink it, everything beyond the
+    /// new end is moved, for which all metadata is read; writers wait for up to 256 MiB of it at a
+    /// time. Snapshots stay as they are, and share what they shared. An active swapfile moves
+    /// nowhere: if it is in the way, swapoff it first. (Inactive ones move, and what `resume_offset=`
+    /// wants changes: see `oxfs swapfile offset`.) If it ends early, by ^C too, the volume has the
+    /// size that it had.
+    ///
+    /// A size that would leave less than 8 MiB in the last 128 MiB is rounded down to those.
+    #[command(
+        after_help = "Examples:\n  oxfs filesystem resize max /mnt\n  oxfs filesystem resize -10G /mnt"
+    )]
+    Resize {
+        /// The new size, like 100G; what to add or take away, like +10G or -10G; or max: all of the
+        /// device
+        #[arg(value_name = "[+-]SIZE|max", allow_hyphen_values = true)]
+        size: super::filesystem::NewSize,
+        /// Any path of the volume
+        path: PathBuf,
+    },
     /// Tell the device which blocks are free (as fstrim does)
     Trim {
         /// Leave free runs shorter than this
