@@ -503,6 +503,14 @@ def trim(w):
         ioctl(fd, FITRIM, struct.pack("QQQ", start, w.pick([length, (1 << 64) - 1]), least))
 
 
+@operation(1, errno.EBUSY, errno.EINVAL, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EINPROGRESS)
+def resize(w):
+    """Mostly back to all that there is, and at least half of it."""
+    with oxfsctl.Opened(w.top) as fd:
+        size = w.pick([oxfsctl.NONE, oxfsctl.NONE, (128 + w.below(128)) * MIB, w.below(300) * MIB, abs(w.at())])
+        ioctl(fd, oxfsctl.RESIZE, struct.pack("<5Q", size, int(w.one_in(12)), 0, 0, 0))
+
+
 @operation(2, errno.EBUSY, errno.EINVAL, errno.EROFS)
 def freeze(w):
     """With reads in between. Another worker may thaw it first, or have frozen it."""

@@ -16,7 +16,7 @@ def number(direction, index, size):
 
 CREATE, DELETE, INFO = number(3, 1, 312), number(1, 2, 296), number(3, 3, 3256)
 SET_FLAGS, SET_DEFAULT = number(1, 4, 40), number(1, 5, 40)
-USAGE, SWAP_STATUS = number(2, 6, 152), number(3, 7, 3200)
+USAGE, SWAP_STATUS, RESIZE = number(2, 6, 152), number(3, 7, 3200), number(3, 8, 40)
 GETLABEL, SETLABEL = 0x81009431, 0x41009432
 READ_ONLY, NEXT, OF_FILE, NONE = 1, 1, 2, (1 << 64) - 1
 
