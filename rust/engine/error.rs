@@ -55,6 +55,8 @@ pub enum Error {
     SwapActive,
     /// In use. EBUSY.
     Busy,
+    /// Who asked for it is being killed. EINTR.
+    Interrupted,
     /// The request makes no sense, with the reason. EINVAL.
     Invalid(&'static str),
     /// No such extended attribute. ENODATA.
@@ -97,6 +99,7 @@ impl fmt::Display for Error {
             Self::CrossSubvolume => f.write_str("the names are in two subvolumes"),
             Self::SwapActive => f.write_str("active swapfile"),
             Self::Busy => f.write_str("busy"),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Invalid(why) => write!(f, "invalid: {why}"),
             Self::NoAttribute => f.write_str("no such attribute"),
             Self::Range => f.write_str("buffer too small"),

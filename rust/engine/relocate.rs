@@ -20,12 +20,13 @@
 use super::device::{BlockDevice, Write};
 use super::error::{Error, Result};
 use super::extent::{self, Extent, ExtentState};
-use super::format::{item_kind, MAX_LEVELS};
+use super::format::{item_kind, Geometry, MAX_LEVELS};
 use super::node::{self, Key, Ptr};
 use super::ranges::RangeSet;
 use super::space::Leaving;
+use super::store::Clean;
 use super::subvolume::TOP;
-use super::tree::{Bounds, Root, TreeId, View};
+use super::tree::{Bounds, NodeRef, Root, TreeId, View};
 use super::tree_write::Txn;
 use super::types::{BlockNr, Run, SubvolId};
 use super::volume::{check_writable, Cost, Volume};
@@ -41,9 +42,15 @@ const BATCH: usize = 64;
 /// The trees that are not a subvolume's.
 const OWN_TREES: [TreeId; 4] = [TreeId::Forest, TreeId::Space, TreeId::Refs, TreeId::Swap];
 
-/// Who points into the window.
-struct Survey {
+/// Who points into the window. The state lock is taken for one node at a time: who waits for it goes
+/// before the next one is read.
+struct Survey<'a, D> {
+    volume: &'a Volume<D>,
     window: Leaving,
+    /// Nodes that there may be to write, at most.
+    most: u64,
+    /// Whether who asked for it is not being killed.
+    goes_on: &'a dyn Fn() -> bool,
     /// Blocks of files.
     data: RangeSet,
     /// Those with content.
@@ -64,10 +71,18 @@ struct Survey {
     changes: u64,
 }
 
-impl Survey {
-    fn new(window: Leaving, changes: u64) -> Self {
+impl<'a, D: BlockDevice> Survey<'a, D> {
+    fn new(
+        volume: &'a Volume<D>,
+        window: Leaving,
+        most: u64,
+        goes_on: &'a dyn Fn() -> bool,
+    ) -> Self {
         Self {
+            volume,
             window,
+            most,
+            goes_on,
             data: RangeSet::new(),
             written: RangeSet::new(),
             named: 0,
@@ -76,8 +91,33 @@ impl Survey {
             shared: 0,
             trees: Vec::new(),
             ways: Vec::new(),
-            changes,
+            changes: volume.state.read().changes,
         }
+    }
+
+    /// Looks at all trees; `false` if there are more nodes to write than there may be.
+    fn all(&mut self) -> Result<bool> {
+        let volume = self.volume;
+        for tree in OWN_TREES {
+            let root = volume.query(|view| view.state.root(tree))?;
+            self.tree(tree, root)?;
+        }
+        let mut from = TOP;
+        while let Some((id, item)) = volume.query(|view| view.next_forest_item(from))? {
+            self.tree(TreeId::Subvol(id), item.root.into())?;
+            from = SubvolId(id.0.saturating_add(1));
+        }
+        if self.is_too_large() {
+            return Ok(false);
+        }
+        match self.data.is_empty() && self.trees.is_empty() && self.ways.is_empty() {
+            true => Err(Error::corrupt(BlockNr(0), "block in use without an owner")),
+            false => Ok(true),
+        }
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.nodes.total() > self.most
     }
 
     fn leaves(&self, block: BlockNr) -> bool {
@@ -85,51 +125,62 @@ impl Survey {
     }
 
     /// Looks at a tree.
-    fn tree<D: BlockDevice>(&mut self, view: View<'_, D>, tree: TreeId, root: Root) -> Result<()> {
+    fn tree(&mut self, tree: TreeId, root: Root) -> Result<()> {
         if usize::from(root.level) >= MAX_LEVELS {
             return Err(Error::corrupt(root.ptr.block, "tree too high"));
         }
-        if self.node(view, tree, root.ptr, root.level, None)? {
+        if self.node(tree, root.ptr, root.level, None)? {
             self.trees.try_push(tree)?;
         }
         Ok(())
     }
 
+    /// Reads a node. Nothing is dirty.
+    fn read(&self, tree: TreeId, ptr: Ptr, level: u8, bounds: Option<Bounds>) -> Result<Clean> {
+        self.volume.query(|view| {
+            let node = match bounds {
+                Some(bounds) => view.child(tree, ptr, level, bounds)?,
+                None => view.node(tree, ptr, level)?,
+            };
+            match node {
+                NodeRef::Clean(node) => Ok(node),
+                NodeRef::Dirty(_) => Err(Error::Busy),
+            }
+        })
+    }
+
     /// Looks at a node and what is below it; whether it is to be written anew.
-    fn node<D: BlockDevice>(
-        &mut self,
-        view: View<'_, D>,
-        tree: TreeId,
-        ptr: Ptr,
-        level: u8,
-        bounds: Option<Bounds>,
-    ) -> Result<bool> {
-        let node = match bounds {
-            Some(bounds) => view.child(tree, ptr, level, bounds)?,
-            None => view.node(tree, ptr, level)?,
-        };
-        if self.nodes.overlaps(ptr.block.0, 1) {
+    fn node(&mut self, tree: TreeId, ptr: Ptr, level: u8, bounds: Option<Bounds>) -> Result<bool> {
+        if self.nodes.overlaps(ptr.block.0, 1) || self.is_too_large() {
             return Ok(true);
         }
         if self.staying.overlaps(ptr.block.0, 1) {
             return Ok(false);
         }
+        if !(self.goes_on)() {
+            return Err(Error::Interrupted);
+        }
+        let node = self.read(tree, ptr, level, bounds)?;
         let leaves = self.leaves(ptr.block);
         if matches!(tree, TreeId::Forest | TreeId::Space | TreeId::Refs) {
-            return self.plain_node(view, (tree, leaves), &node, bounds);
+            return self.plain_node((tree, leaves), &node, bounds);
         }
         let mut changes = leaves;
         for i in 0..node::count(&node) {
             changes |= match node::child(&node, i).filter(|_| level > 0) {
                 Some((_, child)) => {
                     let bounds = bounds.unwrap_or(Bounds::ALL).of_child(&node, i);
-                    self.node(view, tree, child, level - 1, Some(bounds))?
+                    self.node(tree, child, level - 1, Some(bounds))?
                 }
-                None => self.item(view, &node, i)?,
+                None => self.item(&node, i)?,
             };
         }
-        let shared =
-            matches!(tree, TreeId::Subvol(_)) && view.owners(Run::new(ptr.block, 1))?.0 > 1;
+        let shared = matches!(tree, TreeId::Subvol(_))
+            && self
+                .volume
+                .query(|view| view.owners(Run::new(ptr.block, 1)))?
+                .0
+                > 1;
         match (changes, shared) {
             (true, _) => self.nodes.insert(ptr.block.0, 1)?,
             (false, true) => self.staying.insert(ptr.block.0, 1)?,
@@ -140,9 +191,8 @@ impl Survey {
     }
 
     /// The same in a tree whose nodes have one owner, and no blocks in their items.
-    fn plain_node<D: BlockDevice>(
+    fn plain_node(
         &mut self,
-        view: View<'_, D>,
         (tree, leaves): (TreeId, bool),
         node: &Block,
         bounds: Option<Bounds>,
@@ -160,15 +210,15 @@ impl Survey {
                 break;
             };
             let bounds = bounds.unwrap_or(Bounds::ALL).of_child(node, i);
-            self.node(view, tree, child, level - 1, Some(bounds))?;
+            self.node(tree, child, level - 1, Some(bounds))?;
         }
         // Copying the way to it does what there is to do.
         Ok(false)
     }
 
     /// Looks at an item; whether it points into the window.
-    fn item<D: BlockDevice>(&mut self, view: View<'_, D>, leaf: &Block, i: usize) -> Result<bool> {
-        let Some(extent) = extent_at(view, leaf, i)? else {
+    fn item(&mut self, leaf: &Block, i: usize) -> Result<bool> {
+        let Some(extent) = extent_at(self.volume.store.geometry(), leaf, i)? else {
             return Ok(false);
         };
         let Some(run) = extent.run() else {
@@ -192,7 +242,7 @@ impl Survey {
     }
 
     /// How many nodes there are to write, if the data goes to so many runs.
-    fn cost<D: BlockDevice>(&self, view: View<'_, D>, pieces: u64) -> Result<Cost> {
+    fn cost(&self, view: View<'_, D>, pieces: u64) -> Result<Cost> {
         let (mut at, mut runs, mut shared) = (0, 0u64, self.shared);
         while let Some((start, len)) = self.data.first(at, u64::MAX) {
             runs += 1;
@@ -215,13 +265,19 @@ impl Survey {
 }
 
 /// The extent in slot `i` of a leaf, if that is one.
-fn extent_at<D: BlockDevice>(view: View<'_, D>, leaf: &Block, i: usize) -> Result<Option<Extent>> {
+fn extent_at(geometry: Geometry, leaf: &Block, i: usize) -> Result<Option<Extent>> {
     match node::leaf_key(leaf, i) {
         Some(key) if matches!(key.kind, item_kind::EXTENT | item_kind::SWAP) => {
-            extent::decode(view.store.geometry(), &key, node::leaf_data(leaf, i)).map(Some)
+            extent::decode(geometry, &key, node::leaf_data(leaf, i)).map(Some)
         }
         _ => Ok(None),
     }
+}
+
+/// The last `len` blocks of a run, or all.
+fn last_of(run: Run, len: u64) -> Run {
+    let len = len.min(run.len);
+    Run::new(BlockNr(run.end() - len), len)
 }
 
 /// Where data goes: old block to length and new block.
@@ -251,65 +307,49 @@ impl<D: BlockDevice> Volume<D> {
     /// Moves some of what is in the way of a resize that was begun. All writers are stopped, and
     /// nothing is dirty. It is durable when this returns: whether there is more.
     ///
-    /// `NoSpace` if there is no room for it, `Busy` if an active swapfile is in the way.
-    pub fn move_step(&self) -> Result<bool> {
+    /// `NoSpace` if there is no room for it, `Busy` if an active swapfile is in the way, `Interrupted`
+    /// as soon as it is not to go on.
+    pub fn move_step(&self, goes_on: &dyn Fn() -> bool) -> Result<bool> {
         self.commit()?;
-        self.check_swap_leaving()?;
-        let (leaving, window) = {
+        let Some(leaving) = self.state.read().space.leaving() else {
+            return Ok(false);
+        };
+        self.check_swap_leaving(leaving)?;
+        let window = {
             let mut state = self.state.write();
             check_writable(&state)?;
             let (_, window) = state.space.last_leaving(&self.store, MOST_BLOCKS)?;
-            (state.space.leaving(), window)
+            window.map(|run| last_of(run, state.space.window()))
         };
-        let (Some(leaving), Some(mut window)) = (leaving, window) else {
+        let Some(mut window) = window else {
             return Ok(false);
         };
-        loop {
-            let survey = self.survey(leaving.within(window));
-            let survey = survey.inspect_err(|error| self.note(*error))?;
-            if survey.nodes.total() <= MOST_NODES || window.len == 1 {
-                match self.relocate(&survey) {
-                    // What a smaller window needs may be there.
-                    Err(Error::NoSpace) if window.len > 1 => {}
-                    Err(error) => return Err(error),
-                    Ok(()) => break,
-                }
-            }
-            let len = window.len.div_ceil(4);
-            window = Run::new(BlockNr(window.end() - len), len);
+        while !self.move_window(leaving.within(window), window.len == 1, goes_on)? {
+            window = last_of(window, window.len.div_ceil(4));
         }
         let mut state = self.state.write();
+        // All trees were read for each try: the next step begins with about what fitted.
+        state.space.set_window(window.len.saturating_mul(2));
         Ok(state.space.last_leaving(&self.store, 1)?.1.is_some())
     }
 
-    fn survey(&self, window: Leaving) -> Result<Survey> {
-        let changes = self.state.read().changes;
-        let mut survey = Survey::new(window, changes);
-        for tree in OWN_TREES {
-            self.query(|view| survey.tree(view, tree, view.state.root(tree)?))?;
+    /// Moves what is in a window; `false` if that is too much at a time, unless it is the `last` try.
+    fn move_window(&self, window: Leaving, last: bool, goes_on: &dyn Fn() -> bool) -> Result<bool> {
+        let most = if last { u64::MAX } else { MOST_NODES };
+        let mut survey = Survey::new(self, window, most, goes_on);
+        if !survey.all()? {
+            return Ok(false);
         }
-        let mut from = TOP;
-        loop {
-            let next = self.query(|view| {
-                let Some((id, item)) = view.next_forest_item(from)? else {
-                    return Ok(None);
-                };
-                survey.tree(view, TreeId::Subvol(id), item.root.into())?;
-                Ok(Some(id))
-            })?;
-            match next {
-                Some(id) => from = SubvolId(id.0.saturating_add(1)),
-                None => break,
-            }
-        }
-        match survey.data.is_empty() && survey.trees.is_empty() && survey.ways.is_empty() {
-            true => Err(Error::corrupt(BlockNr(0), "block in use without an owner")),
-            false => Ok(survey),
+        match self.relocate(&survey) {
+            // What a smaller window needs may be there.
+            Err(Error::NoSpace) if !last => Ok(false),
+            Err(error) => Err(error),
+            Ok(()) => Ok(true),
         }
     }
 
     /// Moves what a survey found.
-    fn relocate(&self, survey: &Survey) -> Result<()> {
+    fn relocate(&self, survey: &Survey<'_, D>) -> Result<()> {
         let moves = self.take_places(survey)?;
         let mut done = false;
         let result = self.copy(survey, &moves).and_then(|()| {
@@ -332,7 +372,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Takes blocks for the data.
-    fn take_places(&self, survey: &Survey) -> Result<Moves> {
+    fn take_places(&self, survey: &Survey<'_, D>) -> Result<Moves> {
         let mut state = self.state.write();
         if !state.has_spare(&self.store, survey.data.total()) {
             return Err(Error::NoSpace);
@@ -358,7 +398,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Copies the content of what has some.
-    fn copy(&self, survey: &Survey, moves: &Moves) -> Result<()> {
+    fn copy(&self, survey: &Survey<'_, D>, moves: &Moves) -> Result<()> {
         let mut blocks: Vec<(BlockNr, Box<Block>)> = Vec::with_room(BATCH)?;
         let mut at = 0;
         while let Some((start, len)) = survey.written.first(at, u64::MAX) {
@@ -392,8 +432,8 @@ impl<D: BlockDevice> Volume<D> {
 }
 
 /// Nodes that are written anew.
-struct Rewrite<'a> {
-    survey: &'a Survey,
+struct Rewrite<'a, D> {
+    survey: &'a Survey<'a, D>,
     moves: &'a Moves,
     tree: TreeId,
     /// What became of shared nodes.
@@ -407,7 +447,7 @@ struct Rewrite<'a> {
 type Nodes = Vec<(Key, Ptr)>;
 
 impl<D: BlockDevice> Txn<'_, D> {
-    fn relocate(&mut self, survey: &Survey, moves: &Moves) -> Result<()> {
+    fn relocate(&mut self, survey: &Survey<'_, D>, moves: &Moves) -> Result<()> {
         self.state.changes += 1;
         for (_, to) in moves.0.iter() {
             self.state.space.map(*to)?;
@@ -443,7 +483,7 @@ impl<D: BlockDevice> Txn<'_, D> {
         Ok(())
     }
 
-    fn rewrite_tree(&mut self, rewrite: &mut Rewrite<'_>) -> Result<()> {
+    fn rewrite_tree(&mut self, rewrite: &mut Rewrite<'_, D>) -> Result<()> {
         let tree = rewrite.tree;
         let root = self.state.root(tree)?;
         let mut nodes = self.rewrite(rewrite, root.ptr, root.level)?;
@@ -467,7 +507,7 @@ impl<D: BlockDevice> Txn<'_, D> {
     }
 
     /// Writes a node anew, and what is below it; as more than one if there is more to say.
-    fn rewrite(&mut self, rewrite: &mut Rewrite<'_>, ptr: Ptr, level: u8) -> Result<Nodes> {
+    fn rewrite(&mut self, rewrite: &mut Rewrite<'_, D>, ptr: Ptr, level: u8) -> Result<Nodes> {
         let tree = rewrite.tree;
         let mut nodes = Nodes::new();
         if let Some(done) = rewrite.done.get(&ptr.block.0) {
@@ -506,7 +546,7 @@ impl<D: BlockDevice> Txn<'_, D> {
 
     fn rewrite_child(
         &mut self,
-        rewrite: &mut Rewrite<'_>,
+        rewrite: &mut Rewrite<'_, D>,
         (old, level): (&Block, u8),
         i: usize,
         nodes: &mut Nodes,
@@ -528,7 +568,7 @@ impl<D: BlockDevice> Txn<'_, D> {
 
     fn rewrite_item(
         &mut self,
-        rewrite: &Rewrite<'_>,
+        rewrite: &Rewrite<'_, D>,
         old: &Block,
         i: usize,
         nodes: &mut Nodes,
@@ -537,7 +577,7 @@ impl<D: BlockDevice> Txn<'_, D> {
         let Some(key) = node::leaf_key(old, i) else {
             return Ok(());
         };
-        let extent = extent_at(self.view(), old, i)?;
+        let extent = extent_at(self.store.geometry(), old, i)?;
         let Some((extent, run)) = extent.and_then(|extent| Some((extent, extent.run()?))) else {
             return self.append_item(tree, nodes, key, node::leaf_data(old, i));
         };

@@ -55,18 +55,24 @@ impl<D: BlockDevice> Volume<D> {
         let to = Geometry::for_device(blocks).ok_or(Error::Invalid("size of a volume"))?;
         // What was freed is free then.
         self.commit()?;
-        {
-            let mut state = self.state.write();
-            check_writable(&state)?;
-            state.space.fence(&self.store, to)?;
-        }
-        let ready = self.try_end(to).and_then(|()| self.check_room());
-        if let Err(error) = ready {
-            self.cancel_resize();
-            self.note(error);
-            return Err(error);
-        }
+        self.check_swap_leaving(Leaving::new(self.store.geometry(), to))?;
+        self.fence(to)?;
         Ok(to.blocks)
+    }
+
+    /// Puts up the fence, if there is room for everything that has to move. Nobody may see it
+    /// otherwise: what was promised to data that is being written might be behind it.
+    fn fence(&self, to: Geometry) -> Result<()> {
+        let mut state = self.state.write();
+        check_writable(&state)?;
+        state.space.fence(&self.store, to)?;
+        let room = state.space.leaving_in_use().and_then(|blocks| {
+            match state.has_room_behind_fence(self.store.geometry(), to, blocks) {
+                true => Ok(()),
+                false => Err(Error::NoSpace),
+            }
+        });
+        room.inspect_err(|_| state.space.open_fence())
     }
 
     /// Blocks of the device, which may have become larger.
@@ -74,42 +80,10 @@ impl<D: BlockDevice> Volume<D> {
         self.store.dev.blocks()
     }
 
-    /// The device takes writes where the larger volume's mirrors will be.
-    fn try_end(&self, to: Geometry) -> Result<()> {
-        let from = self.store.geometry();
-        let zeros = zeroed_block()?;
-        for slot in [0, 1] {
-            let block = BlockNr(to.mirror(slot));
-            if block.0 >= from.blocks {
-                self.store.dev.write(&[Write {
-                    block,
-                    data: &zeros,
-                }])?;
-            }
-        }
-        match to.blocks > from.blocks {
-            true => self.store.dev.flush(),
-            false => Ok(()),
-        }
-    }
-
-    /// Whether there is room for everything that has to move, and nobody keeps it from that.
-    fn check_room(&self) -> Result<()> {
-        self.check_swap_leaving()?;
-        let mut state = self.state.write();
-        let (count, _) = state.space.last_leaving(&self.store, u64::MAX)?;
-        match state.has_spare(&self.store, count) {
-            true => Ok(()),
-            false => Err(Error::NoSpace),
-        }
-    }
-
-    /// `Busy`, with a log line, if blocks of an active swapfile are leaving.
-    pub(super) fn check_swap_leaving(&self) -> Result<()> {
-        let file = self.query(|view| match view.state.space.leaving() {
-            Some(leaving) => view.swap_leaving(&leaving),
-            None => Ok(None),
-        })?;
+    /// `Busy`, with a log line, if blocks of an active swapfile are leaving. Activation may still come:
+    /// each step looks again.
+    pub(super) fn check_swap_leaving(&self, leaving: Leaving) -> Result<()> {
+        let file = self.query(|view| view.swap_leaving(&leaving))?;
         self.log_busy(file, "the volume cannot shrink over its blocks");
         match file {
             Some(_) => Err(Error::Busy),
@@ -126,7 +100,7 @@ impl<D: BlockDevice> Volume<D> {
     /// Changes the size, if nothing is in the way.
     pub fn finish_resize(&self) -> Result<Next> {
         let _one = self.committer.lock();
-        {
+        let to = {
             let mut state = self.state.write();
             let Some(to) = state.space.resizing() else {
                 return Ok(Next::Done);
@@ -143,14 +117,18 @@ impl<D: BlockDevice> Volume<D> {
                 return Ok(Next::Wait);
             }
             state.changes += 1;
-        }
+            to
+        };
         // From here on the newest super block is in a slot, not only in a mirror of the old size.
         self.commit_locked()?;
         let from = self.store.geometry();
-        if self
-            .try_update(Cost::SMALL, &mut |txn| txn.resize())?
-            .is_none()
-        {
+        self.clear_mirrors(from, to)?;
+        // A volume that is full can grow.
+        let cost = match to.blocks > from.blocks {
+            true => Cost::drops(0),
+            false => Cost::SMALL,
+        };
+        if self.try_update(cost, &mut |txn| txn.resize())?.is_none() {
             return Err(Error::NoSpace);
         }
         let first = self.commit_keeping()?;
@@ -161,6 +139,24 @@ impl<D: BlockDevice> Volume<D> {
         }
         self.wipe_mirrors(from);
         Ok(Next::Done)
+    }
+
+    /// Clears the places of the new mirrors, which nothing uses, or which are beyond the old end. What
+    /// is there now, an older volume's mirror or what a user made to look like one, would be believed
+    /// if the power failed between the new size's first super block and its mirrors.
+    fn clear_mirrors(&self, from: Geometry, to: Geometry) -> Result<()> {
+        let zeros = zeroed_block()?;
+        for slot in [0, 1] {
+            let block = to.mirror(slot);
+            // Where there is a mirror already, there is no other volume's.
+            if !from.super_copies().contains(&block) {
+                self.store.dev.write(&[Write {
+                    block: BlockNr(block),
+                    data: &zeros,
+                }])?;
+            }
+        }
+        self.store.dev.flush()
     }
 
     /// Removes the mirrors of a volume that was larger: they would be found, and believed, if both

@@ -124,6 +124,16 @@ pub fn empty_bitmap(geometry: Geometry, group: u64, bits: &mut Block) {
     }
 }
 
+/// How many blocks of a group nothing is mapped in can be had.
+fn capacity(geometry: Geometry, group: u64, scratch: &mut Block) -> u32 {
+    // Only the first group and those that hold mirrors differ from the rest.
+    if group > 0 && group + 2 < geometry.groups() {
+        return BITS as u32 - 2;
+    }
+    empty_bitmap(geometry, group, scratch);
+    BITS as u32 - bitmap::ones(scratch)
+}
+
 /// The checksum of a group's bitmap.
 pub fn bitmap_crc(uuid: &[u8; 16], block: u64, generation: Generation, bits: &Block) -> u32 {
     let crc = crc32c(0, uuid);
@@ -140,14 +150,7 @@ impl Space {
         let mut scratch = zeroed_block()?;
         let mut free = 0;
         for group in 0..geometry.groups() {
-            // Only the first group and those that hold mirrors differ from the rest.
-            let odd = group == 0 || group + 2 >= geometry.groups();
-            let clear = if odd {
-                empty_bitmap(geometry, group, &mut scratch);
-                BITS as u32 - bitmap::ones(&scratch)
-            } else {
-                BITS as u32 - 2
-            };
+            let clear = capacity(geometry, group, &mut scratch);
             free += u64::from(clear);
             groups.try_push(Group::empty(clear))?;
         }

@@ -96,6 +96,18 @@ pub fn seal(block: &mut Block, at: u64) -> Result<()> {
     Ok(())
 }
 
+/// Whether `block` counts more than `known`. A mirror of another volume than a slot's is what was left
+/// there by an older one.
+fn is_newer(block: &Block, known: &Block, is_slot: bool) -> bool {
+    match (parse(block), parse(known)) {
+        (Ok(new), Ok(old)) => {
+            new.generation.get() > old.generation.get()
+                && (is_slot || new.metadata_uuid == old.metadata_uuid)
+        }
+        _ => false,
+    }
+}
+
 /// The newest super block of a device.
 ///
 /// A slot that cannot be read or is not whole is skipped. The mirrors are where the size that a
@@ -109,10 +121,10 @@ pub fn read_newest<D: BlockDevice>(dev: &D, read_only: bool) -> Result<(Box<Bloc
             failed = Some(error);
             return Ok(());
         }
-        let generation = |b: &Block| parse(b).map_or(0, |sb| sb.generation.get());
+        let is_slot = SUPER_SLOTS.contains(&at);
         let newer = newest
             .as_ref()
-            .is_none_or(|b| generation(b) < generation(&block));
+            .is_none_or(|known| is_newer(&block, known, is_slot));
         if is_whole(&block, at) && newer {
             *newest = Some(block);
         }

@@ -210,6 +210,20 @@ impl State {
         self.spare(store.geometry(), Keep::All, PATHS) >= need
     }
 
+    /// Whether, with a fence for the size `to` put up, everything that was promised is still to be
+    /// had, and `blocks` that have to go elsewhere. Growing takes no more than a commit.
+    pub(super) fn has_room_behind_fence(&self, now: Geometry, to: Geometry, blocks: u64) -> bool {
+        if blocks == 0 && self.space.fenced() == 0 {
+            return true;
+        }
+        let keep = match to.blocks > now.blocks {
+            true => Keep::Quarter,
+            false => Keep::All,
+        };
+        let need = blocks.saturating_add(blocks / NODE_BLOCKS_OF_RUNS);
+        self.spare(now, keep, PATHS) >= need.max(1)
+    }
+
     /// Blocks that may be out of reach for a while without anybody missing them.
     pub(super) fn discardable(&self, geometry: Geometry) -> usize {
         (self.spare(geometry, Keep::All, PATHS) / 2).min(2048) as usize

@@ -24,7 +24,7 @@ use crate::engine::snapshot::NewSnapshot;
 use crate::engine::subvolume::TOP;
 use crate::engine::types::{Attr, Ino, InodeId, SubvolId, Time};
 use crate::platform::{mutex, Mutex, NoMemory};
-use crate::vfs::file::OpenFile;
+use crate::vfs::file::{is_killed, OpenFile};
 use kernel::prelude::*;
 
 /// A request.
@@ -169,7 +169,7 @@ fn carry_out(volume: &Volume, request: &Request) -> engine::Result<Done> {
             subvol: TOP,
             dir: None,
             orphans,
-            more: volume.move_step()?,
+            more: volume.move_step(&|| !is_killed())?,
         }),
     }
 }

@@ -28,6 +28,7 @@ pub fn to_errno(error: engine::Error) -> Error {
         E::CrossSubvolume => EXDEV,
         E::SwapActive => ETXTBSY,
         E::Busy => EBUSY,
+        E::Interrupted => EINTR,
         E::Invalid(_) => EINVAL,
         E::NoAttribute => ENODATA,
         E::Range => ERANGE,

@@ -4,8 +4,8 @@
 //!
 //! Larger needs nobody to stop. To make it smaller, what is beyond its new end is moved by the engine
 //! in steps; for the time of each all writers are stopped ([`super::barrier`]), as for a snapshot, and
-//! between two of them they go on, and a fatal signal ends it. Whatever ends it early, the filesystem
-//! has the size that it had.
+//! between two of them they go on. A fatal signal ends it. Whatever ends it before the size changes
+//! leaves the filesystem with the size that it had.
 //!
 //! Nothing here knows of addresses for longer than an I/O, and only reads go on while writers are
 //! stopped. A read that looked its address up before a step may read the old blocks after it: nobody
@@ -105,8 +105,10 @@ fn carry_out(file: &OpenFile<Oxfs>, sb: &SuperBlock, state: &State) -> Result {
                 sb.wait_for_reads();
             }
             Next::Wait => {
+                // Also what has its place there and was not written yet.
+                file.flush_filesystem()?;
                 state.commit()?;
-                fsleep(Delta::from_millis(10));
+                fsleep(Delta::from_millis(20));
             }
         }
     }

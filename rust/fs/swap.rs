@@ -39,7 +39,7 @@
 //! | freeze, thaw | allowed: swap I/O is on the device, no operation of this module | swap-table, snap-races |
 //! | FS_IOC_SHUTDOWN | allowed: changes are refused, swap I/O goes on; swapoff works, for `SB_RDONLY` stays clear | snap-swap |
 //! | umount, remount read-only | VFS: the file is open for writing (EBUSY) | swap-table, snap-races |
-//! | the volume becomes larger | allowed: no block of a file moves | resize |
+//! | the volume becomes larger | allowed: no block of a file moves, but where the super block's mirrors come to be (then as below) | resize |
 //! | the volume becomes smaller | engine, `check_swap_leaving` (EBUSY, the log names the file) before anything moves and before each step, while an activation, which is one join, is neither under way nor can begin ([`super::resize`]); otherwise its blocks stay | resize |
 //! | scrub, fsck, defragmentation of a mounted volume | there is none that moves or writes data | |
 

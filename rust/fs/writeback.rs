@@ -145,7 +145,9 @@ fn choose(
     };
     let mapping = map(inode, start, want)?;
     let count = mapping.len.min(len);
-    let in_place = !blocks.has_direct(start, count);
+    // What nobody announced may be written at any time, also while the block is given another owner or
+    // another place: never in place.
+    let in_place = delayed > 0 && !blocks.has_direct(start, count);
     match mapping.backing {
         Backing::Written { at, shared: false } if in_place => {
             data::undelay(inode, blocks, start, count)?;

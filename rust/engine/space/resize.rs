@@ -7,7 +7,7 @@
 //! free; when nothing else is among them the size can change. Leaving blocks are in the last group
 //! that both sizes have, the *edge*, and in the groups behind it.
 
-use super::{empty_bitmap, Group, Space};
+use super::{capacity, empty_bitmap, Group, Space};
 use crate::engine::bitmap::{self, BITS};
 use crate::engine::device::BlockDevice;
 use crate::engine::error::{Error, Result};
@@ -56,6 +56,8 @@ pub(super) struct Fence {
     leaving: Leaving,
     /// Blocks of the edge that are busy for the fence only.
     held: Box<Block>,
+    /// Most blocks that the next step looks at.
+    window: u64,
 }
 
 impl Fence {
@@ -124,6 +126,23 @@ impl Space {
         self.fence.as_ref().map(|fence| fence.leaving)
     }
 
+    /// Most blocks that the next step of moving looks at.
+    pub fn window(&self) -> u64 {
+        self.fence.as_ref().map_or(u64::MAX, |fence| fence.window)
+    }
+
+    /// Limits the next step of moving.
+    pub fn set_window(&mut self, blocks: u64) {
+        if let Some(fence) = &mut self.fence {
+            fence.window = blocks;
+        }
+    }
+
+    /// Free blocks that the fence keeps from use.
+    pub fn fenced(&self) -> u64 {
+        self.fenced
+    }
+
     fn free_behind(&self, edge: usize) -> u64 {
         let behind = self.groups.iter().skip(edge + 1);
         behind.map(|group| u64::from(group.free)).sum()
@@ -160,6 +179,7 @@ impl Space {
             edge,
             leaving,
             held,
+            window: u64::MAX,
         });
         Ok(())
     }
@@ -193,14 +213,12 @@ impl Space {
         index: usize,
     ) -> Result<(u64, Option<u64>)> {
         let mut fixed = zeroed_block()?;
-        empty_bitmap(self.geometry, index as u64, &mut fixed);
-        if let Some(group) = self.groups.get(index) {
-            // Without looking at the bitmap.
-            let empty = group.free == BITS as u32 - bitmap::ones(&fixed);
-            if empty || (group.bits.is_none() && group.item.is_none()) {
-                return Ok((0, None));
-            }
+        let all = capacity(self.geometry, index as u64, &mut fixed);
+        // Without looking at the bitmap.
+        if self.groups.get(index).is_none_or(|group| group.free == all) {
+            return Ok((0, None));
         }
+        empty_bitmap(self.geometry, index as u64, &mut fixed);
         let Some(bits) = &self.load(store, index)?.bits else {
             return Ok((0, None));
         };
@@ -237,35 +255,35 @@ impl Space {
         Ok((total, end.map(|end| Run::new(BlockNr(start), end - start))))
     }
 
-    /// Whether nothing is among the leaving blocks: no data that is being written, and nothing that
-    /// waits for a reader.
-    pub fn is_vacant(&self) -> Result<bool> {
+    /// How many leaving blocks are in use: mapped, or taken for data that is being written, or waiting
+    /// for a commit or a reader. No bitmap is read for it.
+    pub fn leaving_in_use(&self) -> Result<u64> {
         let Some(fence) = &self.fence else {
-            return Ok(true);
+            return Ok(0);
         };
         let mut fixed = zeroed_block()?;
-        for index in fence.edge..self.groups.len() {
-            let Some(group) = self.groups.get(index) else {
-                break;
-            };
-            empty_bitmap(self.geometry, index as u64, &mut fixed);
-            let vacant = match &group.bits {
-                Some(bits) if index == fence.edge => {
-                    let others = without(&*without(&bits.busy, &fixed)?, &fence.held)?;
-                    let mut used = 0;
-                    each_part(fence.leaving, index, |from, end| {
-                        used += bitmap::ones_in(&others, from, end);
-                    });
-                    used == 0
-                }
-                _ => group.free == BITS as u32 - bitmap::ones(&fixed),
-            };
-            if !vacant {
-                return Ok(false);
-            }
+        let mut used = 0;
+        for (index, group) in self.groups.iter().enumerate().skip(fence.edge + 1) {
+            let all = capacity(self.geometry, index as u64, &mut fixed);
+            used += u64::from(all.saturating_sub(group.free));
         }
-        let groups = fence.to.groups();
-        Ok(!self.dirty.iter().any(|group| *group >= groups))
+        if let Some(Group {
+            bits: Some(bits), ..
+        }) = self.groups.get(fence.edge)
+        {
+            empty_bitmap(self.geometry, fence.edge as u64, &mut fixed);
+            let others = without(&*without(&bits.busy, &fixed)?, &fence.held)?;
+            each_part(fence.leaving, fence.edge, |from, end| {
+                used += u64::from(bitmap::ones_in(&others, from, end));
+            });
+        }
+        Ok(used)
+    }
+
+    /// Whether nothing is among the leaving blocks.
+    pub fn is_vacant(&self) -> Result<bool> {
+        let groups = self.resizing().map_or(u64::MAX, |to| to.groups());
+        Ok(self.leaving_in_use()? == 0 && !self.dirty.iter().any(|group| *group >= groups))
     }
 
     /// The volume has the other size from now on; nothing is among the leaving blocks. Blocks that it
@@ -310,8 +328,7 @@ impl Space {
         let mut scratch = zeroed_block()?;
         let mut added = Vec::new();
         for group in before as u64..to.groups() {
-            empty_bitmap(to, group, &mut scratch);
-            added.try_push(BITS as u32 - bitmap::ones(&scratch))?;
+            added.try_push(capacity(to, group, &mut scratch))?;
         }
         for free in added.iter() {
             if self.groups.try_push(Group::empty(*free)).is_err() {

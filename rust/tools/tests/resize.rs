@@ -14,8 +14,12 @@ use oxfs::engine::format::{Geometry, GROUP_BLOCKS};
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::resize::Next;
 use oxfs::engine::subvolume::root_of;
+use oxfs::engine::super_block;
 use oxfs::engine::types::{Backing, BlockNr, FileBlock, InodeId, SubvolId};
+use oxfs::engine::xattr::XattrMode;
 use oxfs::sim::SimDisk;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Sizes with mirrors near each other, in one group and in several.
 const SIZES: [u64; 14] = [
@@ -110,7 +114,7 @@ fn resize(volume: &SimVolume, blocks: u64) -> Result<u64, Error> {
     let size = volume.begin_resize(blocks)?;
     let result = (0..10_000).find_map(|_| match volume.finish_resize() {
         Ok(Next::Done) => Some(Ok(size)),
-        Ok(Next::Move) => match volume.move_step() {
+        Ok(Next::Move) => match volume.move_step(&|| true) {
             Ok(_) => None,
             Err(error) => Some(Err(error)),
         },
@@ -393,7 +397,7 @@ fn a_reader_is_waited_for() {
     let old = volume.map(id, FileBlock(0), 1).expect("map");
     volume.begin_resize(SMALL).expect("begin");
     while volume.finish_resize() == Ok(Next::Move) {
-        volume.move_step().expect("move_step");
+        volume.move_step(&|| true).expect("move_step");
     }
     assert_eq!(volume.finish_resize(), Ok(Next::Wait));
     let Backing::Written { at: block, .. } = old.backing else {
@@ -406,6 +410,129 @@ fn a_reader_is_waited_for() {
     assert_eq!(volume.finish_resize(), Ok(Next::Done));
     expect(&volume, id, 0, 500, 1);
     assert_size(&disk, &volume, SMALL);
+}
+
+/// What looks like a super block and lies where a mirror will be is never believed.
+#[test]
+fn nobody_else_becomes_a_mirror() {
+    const FORGED: u64 = 1 << 40;
+    for (from, to) in [(9000, 6000), (9000, 8500), (8000, 8900)] {
+        let disk = on_larger_disk(from, 9000);
+        let geometry = Geometry::of_volume(to).expect("size");
+        let (newest, _) = super_block::read_newest(&disk, false).expect("super block");
+        for slot in [0, 1] {
+            let mut forged = newest.clone();
+            super_block::parse_mut(&mut forged)
+                .expect("parse")
+                .generation = FORGED.into();
+            super_block::seal(&mut forged, geometry.mirror(slot)).expect("seal");
+            let block = BlockNr(geometry.mirror(slot));
+            let data = &forged;
+            disk.write(&[Write { block, data }]).expect("write");
+        }
+        let volume = mount(&disk);
+        write(&volume, create(&volume, "file"), 0, 300, 7).expect("write");
+        disk.record();
+        assert_eq!(resize(&volume, to), Ok(to));
+        let mut cuts = 0;
+        disk.history().expect("history").cuts(|at, cut| {
+            for kept in [0, 8] {
+                let left = cut.disk(|_| kept);
+                let (found, geometry) = super_block::read_newest(&left, false).expect("newest");
+                let found = super_block::parse(&found).expect("parse");
+                assert!(found.generation.get() < FORGED, "{from} to {to}, cut {at}");
+                assert!([from, to].contains(&geometry.blocks));
+                cuts += 1;
+            }
+        });
+        assert!(cuts > 20, "{cuts}");
+    }
+}
+
+/// A volume without a block to spare, its reserve taken into, can grow.
+#[test]
+fn a_volume_without_a_free_block_grows() {
+    let disk = on_larger_disk(SMALL, 9000);
+    let volume = mount(&disk);
+    fill(&volume, "old", 0);
+    let id = create(&volume, "blocks");
+    let full = (0..5000).find(|i| write(&volume, id, 2 * i, 1, *i) == Err(Error::NoSpace));
+    assert!(full.is_some());
+    volume.commit().expect("commit");
+    // What gives space back, or changes what is there, may go on for some time.
+    let mut changed = 0;
+    while changed < 500
+        && volume
+            .set_xattr(
+                id,
+                b"user.x",
+                Some(&[changed as u8; 900]),
+                XattrMode::Any,
+                at(5),
+            )
+            .is_ok()
+    {
+        changed += 1;
+    }
+    volume.commit().expect("commit");
+    assert_eq!(resize(&volume, 9000), Ok(9000));
+    assert_size(&disk, &volume, 9000);
+    write(&volume, id, 10_000, 500, 1).expect("write");
+}
+
+/// A size that is refused is never seen by those who write.
+#[test]
+fn a_refusal_disturbs_nobody() {
+    let disk = formatted(9000);
+    let volume = mount(&disk);
+    fill(&volume, "fill", 300);
+    let id = create(&volume, "file");
+    write(&volume, id, 0, 40, 0).expect("write");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(Relaxed) {
+                assert_eq!(resize(&volume, 7000), Err(Error::NoSpace));
+            }
+        });
+        for round in 0..2000 {
+            let result = write(&volume, id, round % 8, 20, round);
+            if result.is_err() {
+                done.store(true, Relaxed);
+            }
+            assert_eq!(result, Ok(()), "round {round}");
+        }
+        done.store(true, Relaxed);
+    });
+    volume.commit().expect("commit");
+    assert_size(&disk, &volume, 9000);
+}
+
+/// Who is killed leaves all as it was.
+#[test]
+fn a_step_can_be_interrupted() {
+    let disk = formatted(9000);
+    let volume = mount(&disk);
+    let blocker = create(&volume, "blocker");
+    write(&volume, blocker, 0, 5500, 9).expect("write");
+    let id = create(&volume, "file");
+    write(&volume, id, 0, 500, 1).expect("write");
+    let gone = volume.unlink(root(&volume), b"blocker", at(4));
+    let gone = gone.expect("unlink").value.id;
+    while !volume.finish_orphan(gone).expect("finish").value {}
+    volume.commit().expect("commit");
+    let before = volume.statfs();
+    for looks in 0..5 {
+        assert_eq!(volume.begin_resize(SMALL), Ok(SMALL));
+        let left = Cell::new(looks);
+        let goes_on = || left.replace(left.get() - 1) > 0;
+        assert_eq!(volume.finish_resize(), Ok(Next::Move));
+        assert_eq!(volume.move_step(&goes_on), Err(Error::Interrupted));
+        volume.cancel_resize();
+        assert_eq!(volume.statfs(), before);
+    }
+    expect(&volume, id, 0, 500, 1);
+    assert_size(&disk, &volume, 9000);
 }
 
 #[test]

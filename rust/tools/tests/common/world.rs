@@ -259,7 +259,7 @@ impl World {
         for _ in 0..1000 {
             match self.volume.finish_resize()? {
                 Next::Done => return Ok(size),
-                Next::Move => while self.volume.move_step()? {},
+                Next::Move => while self.volume.move_step(&|| true)? {},
                 // A write that was under way before.
                 Next::Wait => {
                     self.end_write()?;
