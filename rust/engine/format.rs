@@ -673,6 +673,12 @@ impl Geometry {
         self.blocks.div_ceil(GROUP_BLOCKS)
     }
 
+    /// Blocks that trees and files may use.
+    pub fn usable(self) -> u64 {
+        let fixed = SUPER_SLOTS[0] + self.super_copies().len() as u64 + 2 * self.groups();
+        self.blocks.saturating_sub(fixed)
+    }
+
     /// Blocks of `group` that exist.
     pub fn group_len(self, group: u64) -> u64 {
         self.blocks

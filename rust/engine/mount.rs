@@ -212,11 +212,16 @@ fn clear_clean_mark(super_block: &mut Block) -> Result<()> {
 fn load_space<D: BlockDevice>(store: &Store<D>, state: &mut State) -> Result<()> {
     let mut items = Map::new();
     let at = state.space_root.ptr.block;
+    let groups = store.geometry().groups();
     View { store, state }.scan(TreeId::Space, &Key::MIN, &Key::MAX, |key, data| {
         let item = SpaceItem::read_from_bytes(data)
             .ok()
             .filter(|_| key.kind == item_kind::SPACE && key.offset == 0)
             .ok_or(Error::corrupt(at, "space item"))?;
+        if key.object >= groups {
+            let rule = "space item of a group that does not exist";
+            return Err(Error::corrupt(at, rule));
+        }
         items.insert(key.object, item)?;
         Ok(ControlFlow::Continue(()))
     })?;

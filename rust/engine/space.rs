@@ -664,6 +664,14 @@ mod tests {
     use crate::sim::SimDisk;
 
     #[test]
+    fn usable_blocks_of_an_empty_volume_are_free() {
+        for blocks in [4096, GROUP_BLOCKS, GROUP_BLOCKS + 2048, 300 * GROUP_BLOCKS] {
+            let geometry = Geometry::of_volume(blocks).unwrap();
+            assert_eq!(Space::new(geometry).unwrap().free(), geometry.usable());
+        }
+    }
+
+    #[test]
     fn bitmaps_that_nobody_needs_are_let_go() {
         let groups = LOADED as u64 + 1000;
         let geometry = Geometry::of_volume(groups * GROUP_BLOCKS).unwrap();

@@ -7,7 +7,7 @@ mod common;
 #[path = "faults/more.rs"]
 mod more;
 
-use common::{at, formatted, mount, new_inode, root, SMALL};
+use common::{at, formatted, mount, new_inode, newest, root, SMALL};
 use more::{Case, Unreadable, MORE};
 use oxfs::check::check;
 use oxfs::engine::data::Written;
@@ -112,15 +112,6 @@ fn read(disk: &SimDisk, at: u64) -> Block {
     let mut block = [0; 4096];
     disk.read(BlockNr(at), &mut block).expect("read");
     block
-}
-
-/// The super block that counts.
-fn newest(disk: &SimDisk) -> SuperBlock {
-    let copies = Geometry::of_volume(SMALL).expect("geometry").super_copies();
-    let all = copies.map(|at| SuperBlock::read_from_bytes(&read(disk, at)).expect("super block"));
-    all.into_iter()
-        .max_by_key(|sb| sb.generation.get())
-        .expect("four copies")
 }
 
 fn root_of(disk: &SimDisk, tree: u8) -> RootItem {
@@ -585,6 +576,15 @@ fn cases() -> Vec<Case> {
         )
     });
     first.chain(MORE.iter().copied()).collect()
+}
+
+/// Names and volumes for a guest to mount.
+pub fn images() -> impl Iterator<Item = (&'static str, SimDisk)> {
+    cases().into_iter().map(|(what, damage, ..)| {
+        let (disk, ids) = make();
+        damage(&disk, &ids);
+        (what, disk)
+    })
 }
 
 /// Every rule of the checker is broken by a case.

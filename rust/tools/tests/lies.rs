@@ -5,12 +5,9 @@
 
 mod common;
 
-use common::{at, formatted, mount, new_inode, root, SMALL};
+use common::{at, ends, formatted, mount, new_inode, newest, root, SMALL};
 use oxfs::engine::data::Written;
-use oxfs::engine::device::BlockDevice;
-use oxfs::engine::format::{
-    extent_state, item_kind, ExtentItem, ForestItem, Geometry, RootItem, SuperBlock,
-};
+use oxfs::engine::format::{extent_state, item_kind, ExtentItem, ForestItem, Geometry, RootItem};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node::{self, Key};
 use oxfs::engine::rename::{Rename, RenameFlags};
@@ -18,25 +15,11 @@ use oxfs::engine::subvolume::{root_of, NewSubvolume, TOP};
 use oxfs::engine::super_block;
 use oxfs::engine::types::{BlockNr, FileBlock, InodeId, SubvolId};
 use oxfs::engine::{Error, Volume};
-use oxfs::platform::Block;
 use oxfs::sim::SimDisk;
-use std::sync::mpsc;
-use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 fn copies() -> [u64; 4] {
     Geometry::of_volume(SMALL).expect("geometry").super_copies()
-}
-
-fn newest(disk: &SimDisk) -> SuperBlock {
-    let read = |at: u64| {
-        let mut block: Block = [0; 4096];
-        disk.read(BlockNr(at), &mut block).expect("read");
-        SuperBlock::read_from_bytes(&block).expect("super block")
-    };
-    let all = copies().map(read);
-    let newest = all.into_iter().max_by_key(|sb| sb.generation.get());
-    newest.expect("four copies")
 }
 
 /// Changes an item of a tree that is one leaf.
@@ -82,23 +65,100 @@ fn nested() -> SimDisk {
     disk
 }
 
-/// What `work` answers; it must not take for ever.
-fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (send, receive) = mpsc::channel();
-    std::thread::spawn(move || send.send(work()));
-    let answer = receive.recv_timeout(Duration::from_secs(20));
-    answer.expect("goes round and round")
-}
-
 #[track_caller]
 fn assert_damage<T: std::fmt::Debug>(result: Result<T, Error>) {
     assert!(matches!(result, Err(Error::Corrupt { .. })), "{result:?}");
 }
 
-#[test]
-fn a_root_is_nobodys_home() {
+/// The root directory of a subvolume is the home of that subvolume.
+fn home_is_root() -> SimDisk {
     let disk = nested();
     home(&disk, 1, 1, 2);
+    disk
+}
+
+/// Two subvolumes hang in each other; `next` is the number of the next one.
+fn homes_in_a_ring(next: u64) -> SimDisk {
+    let disk = nested();
+    home(&disk, 1, 2, 16);
+    for at in copies() {
+        disk.damage(BlockNr(at), |block| {
+            super_block::parse_mut(block)
+                .expect("super block")
+                .next_subvolume = next.into();
+            super_block::seal(block, at).expect("seal");
+        });
+    }
+    disk
+}
+
+/// A swapfile of 20 blocks was in use, and has a run without blocks.
+fn unbacked_swap() -> (SimDisk, InodeId) {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let new = new_inode(0o100600, at(3));
+    let created = volume.create(root(&volume), b"swap", &new);
+    let id = created.expect("create").value.id;
+    volume.reserve(20).expect("reserve");
+    let run = volume.stage(id, FileBlock(0), 20).expect("stage");
+    let staged = Written::Staged(run.start);
+    volume
+        .finish_write(id, FileBlock(0), 20, staged, Some(20 * 4096))
+        .expect("finish_write");
+    activate(&volume, id).expect("swapon");
+    volume.unmount().expect("unmount");
+    let key = Key::new(id.st_ino(), item_kind::SWAP, 1);
+    change(&disk, newest(&disk).swap, key, |item: &mut ExtentItem| {
+        item.state = extent_state::UNBACKED;
+        item.at = 0.into();
+    });
+    (disk, id)
+}
+
+fn activate(volume: &Volume<SimDisk>, id: InodeId) -> Result<(), Error> {
+    volume.set_swapping(id, true)?;
+    let done = volume.plan_swap(id, 20)?.apply(&[0; 4096]);
+    volume.set_swapping(id, false)?;
+    done.map(drop)
+}
+
+/// The only group has no item: all of its blocks would pass for free ones.
+fn no_space_item() -> SimDisk {
+    let disk = nested();
+    disk.damage(BlockNr(newest(&disk).space.block.get()), |leaf| {
+        assert_eq!(node::count(leaf), 1);
+        node::leaf_remove(leaf, 0);
+        node::seal(leaf);
+    });
+    disk
+}
+
+/// The top level has no number left for an inode.
+fn no_inode_number() -> SimDisk {
+    let disk = nested();
+    let key = Key::new(0, item_kind::FOREST, 0);
+    let forest = newest(&disk).forest;
+    change(&disk, forest, key, |item: &mut ForestItem| {
+        item.next_ino = (1 << 40).into();
+    });
+    disk
+}
+
+/// Names and volumes for a guest to mount.
+pub fn images() -> Vec<(&'static str, SimDisk)> {
+    vec![
+        ("home-is-root", home_is_root()),
+        ("homes-in-a-ring", homes_in_a_ring(4)),
+        ("next-subvolume", homes_in_a_ring(u64::MAX)),
+        ("unbacked-swap", unbacked_swap().0),
+        ("no-space-item", no_space_item()),
+        ("no-inode-number", no_inode_number()),
+    ]
+}
+
+#[test]
+fn a_root_is_nobodys_home() {
+    let disk = home_is_root();
     let volume = mount(&disk);
     assert_damage(ends(move || volume.path(root_of(SubvolId(1)))));
 }
@@ -106,16 +166,7 @@ fn a_root_is_nobodys_home() {
 #[test]
 fn subvolumes_that_hang_in_each_other() {
     for next in [4, u64::MAX] {
-        let disk = nested();
-        home(&disk, 1, 2, 16);
-        for at in copies() {
-            disk.damage(BlockNr(at), |block| {
-                super_block::parse_mut(block)
-                    .expect("super block")
-                    .next_subvolume = next.into();
-                super_block::seal(block, at).expect("seal");
-            });
-        }
+        let disk = homes_in_a_ring(next);
         let moved = ends(move || {
             let volume = Volume::mount(disk, &MountOptions::default())?;
             volume.open_subvolume(SubvolId(1))?;
@@ -136,55 +187,20 @@ fn subvolumes_that_hang_in_each_other() {
 /// The kernel would swap to block 0.
 #[test]
 fn swap_space_without_blocks() {
-    let disk = formatted(SMALL);
-    let volume = mount(&disk);
-    let new = new_inode(0o100600, at(3));
-    let created = volume.create(root(&volume), b"swap", &new);
-    let id = created.expect("create").value.id;
-    volume.reserve(20).expect("reserve");
-    let run = volume.stage(id, FileBlock(0), 20).expect("stage");
-    let staged = Written::Staged(run.start);
-    volume
-        .finish_write(id, FileBlock(0), 20, staged, Some(20 * 4096))
-        .expect("finish_write");
-    let activate = |volume: &Volume<SimDisk>| {
-        volume.set_swapping(id, true)?;
-        let done = volume.plan_swap(id, 20)?.apply(&[0; 4096]);
-        volume.set_swapping(id, false)?;
-        done
-    };
-    activate(&volume).expect("swapon");
-    volume.unmount().expect("unmount");
-    let key = Key::new(id.st_ino(), item_kind::SWAP, 1);
-    change(&disk, newest(&disk).swap, key, |item: &mut ExtentItem| {
-        item.state = extent_state::UNBACKED;
-        item.at = 0.into();
-    });
-    assert_damage(activate(&mount(&disk)));
+    let (disk, id) = unbacked_swap();
+    assert_damage(activate(&mount(&disk), id));
 }
 
-/// All of its blocks would pass for free ones.
 #[test]
 fn a_group_without_an_item() {
-    let disk = nested();
-    disk.damage(BlockNr(newest(&disk).space.block.get()), |leaf| {
-        assert_eq!(node::count(leaf), 1);
-        node::leaf_remove(leaf, 0);
-        node::seal(leaf);
-    });
-    let mounted = Volume::mount(disk, &MountOptions::default());
+    let mounted = Volume::mount(no_space_item(), &MountOptions::default());
     assert_damage(mounted.map(|_| ()));
 }
 
 /// What needs a number that is not there is refused, not begun.
 #[test]
 fn inode_numbers_are_used_up() {
-    let disk = nested();
-    let key = Key::new(0, item_kind::FOREST, 0);
-    let forest = newest(&disk).forest;
-    change(&disk, forest, key, |item: &mut ForestItem| {
-        item.next_ino = (1 << 40).into();
-    });
+    let disk = no_inode_number();
     let volume = mount(&disk);
     let (dir, name) = (root_of(TOP), b"new");
     let made = volume.create(dir, name, &new_inode(0o100600, at(3)));

@@ -28,7 +28,7 @@ use crate::engine::device::BlockDevice;
 use crate::engine::error::Error;
 use crate::engine::format::{
     extent_state, item_kind, tree_kind, ExtentItem, ForestItem, Geometry, RefsItem, RootItem,
-    SpaceItem, SuperBlock,
+    SpaceItem, SuperBlock, GROUP_BLOCKS,
 };
 use crate::engine::node::Key;
 use crate::engine::repair::{Mend, Rebuild};
@@ -196,6 +196,8 @@ pub fn examine(
         stands: HashMap::new(),
         last_snapshot: 0,
     };
+    // No mount would take it.
+    checker.report.unknown = checker.cut_off();
     checker.trees();
     checker.subvolumes();
     let before = checker.report.total();
@@ -216,6 +218,23 @@ fn sb_block(sb: &SuperBlock) -> crate::engine::types::BlockNr {
 }
 
 impl Checker<'_> {
+    /// Whether the super block claims more blocks than the device has. What is beyond its end is
+    /// not looked for.
+    fn cut_off(&self) -> bool {
+        self.geometry.blocks > self.dev.blocks()
+    }
+
+    /// Number of groups that the device has a block of.
+    fn groups(&self) -> u64 {
+        let there = self.dev.blocks().div_ceil(GROUP_BLOCKS);
+        self.geometry.groups().min(there)
+    }
+
+    /// Whether trees and files may use these blocks.
+    fn may_hold(&self, start: u64, len: u64) -> bool {
+        self.geometry.may_hold(start, len) && start + len <= self.dev.blocks()
+    }
+
     fn fault(&mut self, rule: &'static str, block: u64, what: impl fmt::Display) {
         self.report.fault(rule, block, what);
     }
@@ -290,8 +309,8 @@ impl Checker<'_> {
             return self.fault("item-size", item.node, "space item");
         };
         let group = item.key.object;
-        if item.key.offset != 0 || group >= self.geometry.groups() || space.place > 1 {
-            let what = format!("group {group} of {}", self.geometry.groups());
+        if item.key.offset != 0 || group >= self.groups() || space.place > 1 {
+            let what = format!("group {group} of {}", self.groups());
             return self.fault("space-group", item.node, what);
         }
         self.space.insert(group, (space, item.node));
@@ -302,7 +321,7 @@ impl Checker<'_> {
             return self.fault("item-size", item.node, "refs item");
         };
         let (start, len, count) = (item.key.object, refs.len.get(), u64::from(refs.count.get()));
-        if item.key.offset != 0 || !self.geometry.may_hold(start, len) {
+        if item.key.offset != 0 || !self.may_hold(start, len) {
             let what = format!("blocks {start}+{len} cannot have owners");
             return self.fault("refs-run", item.node, what);
         }
@@ -383,6 +402,7 @@ impl Checker<'_> {
         };
         let (start, len) = (extent.at.get(), extent.len.get());
         let at = item.key.offset;
+        let has_place = self.may_hold(start, len);
         let mut bad = |rule, what: &str| {
             let what = format!("{id}: file block {at}, blocks {start}+{len}: {what}");
             self.report.fault(rule, item.node, what);
@@ -404,7 +424,7 @@ impl Checker<'_> {
             extent_state::UNBACKED if start == 0 => {}
             extent_state::UNBACKED => bad("extent-state", "promise with an address"),
             extent_state::WRITTEN | extent_state::PREALLOC => {
-                if !self.geometry.may_hold(start, len) {
+                if !has_place {
                     bad("extent-run", "not blocks that a file can have");
                     return None;
                 }

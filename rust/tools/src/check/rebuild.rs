@@ -9,7 +9,6 @@ use crate::engine::repair::{FoundGroup, Rebuild};
 use crate::engine::space::{bitmap_crc, empty_bitmap};
 use crate::engine::types::{BlockNr, Generation};
 use crate::platform::Block;
-use std::collections::BTreeSet;
 
 fn add(bits: &mut Block, others: &Block) {
     bits.iter_mut()
@@ -31,13 +30,9 @@ impl Checker<'_> {
         if self.derived.iter().any(|&block| is_shared(block)) {
             return None;
         }
-        let groups: BTreeSet<u64> = self
-            .owners
-            .groups()
-            .chain(self.space.keys().copied())
-            .collect();
         Some(Rebuild {
-            groups: groups
+            groups: self
+                .used_groups()
                 .into_iter()
                 .map(|group| self.found_group(group))
                 .collect(),

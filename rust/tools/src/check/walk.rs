@@ -79,7 +79,7 @@ impl<'a> Checker<'a> {
 
     fn walk_node(&mut self, tree: u8, mut expected: Expected, visit: Visit<'_, 'a>) -> bool {
         let at = expected.ptr.block.0;
-        if !self.geometry.may_hold(at, 1) {
+        if !self.may_hold(at, 1) {
             self.fault("node-place", at, "pointer to a place for no node");
             return false;
         }

@@ -8,13 +8,18 @@ pub mod states;
 pub mod world;
 
 use oxfs::check::check;
+use oxfs::engine::device::BlockDevice;
+use oxfs::engine::format::{Geometry, SuperBlock};
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::mkfs::{format, MkfsOptions};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::snapshot::NewSnapshot;
-use oxfs::engine::types::{InodeId, SubvolId, Time, ROOT_INO};
+use oxfs::engine::types::{BlockNr, InodeId, SubvolId, Time, ROOT_INO};
 use oxfs::engine::volume::Volume;
 use oxfs::sim::SimDisk;
+use std::sync::mpsc;
+use std::time::Duration;
+use zerocopy::FromBytes;
 
 /// A volume on a simulated disk.
 pub type SimVolume = Volume<SimDisk>;
@@ -81,6 +86,28 @@ pub fn new_inode(mode: u32, time: Time) -> NewInode<'static> {
         symlink: None,
         xattrs: &[],
     }
+}
+
+/// The super block that counts, of a volume of the smallest size.
+pub fn newest(disk: &SimDisk) -> SuperBlock {
+    let copies = Geometry::of_volume(SMALL).expect("geometry").super_copies();
+    let read = |at| {
+        let mut block = [0; 4096];
+        disk.read(BlockNr(at), &mut block).expect("read");
+        SuperBlock::read_from_bytes(&block).expect("super block")
+    };
+    let newest = copies.map(read).into_iter();
+    newest
+        .max_by_key(|sb| sb.generation.get())
+        .expect("four copies")
+}
+
+/// What `work` answers; it must not take for ever.
+pub fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || send.send(work()));
+    let answer = receive.recv_timeout(Duration::from_secs(20));
+    answer.expect("goes round and round")
 }
 
 /// Fails with all faults if the checker finds any.
