@@ -93,8 +93,7 @@ impl<D: BlockDevice> Volume<D> {
         match self.write_out(closed) {
             Ok(freed) => Ok(Some(freed)),
             Err(error) => {
-                self.note(error);
-                self.shut_down("a commit failed");
+                self.stop(&mut self.state.write(), "a commit failed", Some(error));
                 Err(error)
             }
         }

@@ -135,7 +135,7 @@ pub(super) fn decode<'a>(key: &Key, data: &'a [u8]) -> Result<(Entry, &'a [u8])>
     let (item, name) =
         DirentItem::read_from_prefix(data).map_err(|_| bad("size of a directory entry"))?;
     if item.flags != 0 {
-        return Err(Error::Unsupported("flags of a directory entry"));
+        return Err(bad("flags of a directory entry"));
     }
     let kind = FileType::from_u8(item.kind).ok_or(bad("type of a directory entry"))?;
     let ino = Ino(item.ino.get());

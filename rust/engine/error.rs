@@ -72,6 +72,22 @@ impl From<NoMemory> for Error {
 }
 
 impl Error {
+    /// Whether it is about the device, or about what is on it: a volume in use logs that by itself.
+    pub fn is_logged(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Corrupt { .. })
+    }
+
+    /// The same; a fault whose block was not known is in `block`.
+    pub fn in_block(self, block: BlockNr) -> Self {
+        match self {
+            Self::Corrupt {
+                block: BlockNr(0),
+                rule,
+            } => Self::Corrupt { block, rule },
+            other => other,
+        }
+    }
+
     /// A fault in `block`.
     pub fn corrupt(block: BlockNr, rule: &'static str) -> Self {
         Self::Corrupt { block, rule }

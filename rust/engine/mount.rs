@@ -33,13 +33,23 @@ impl<D: BlockDevice> Volume<D> {
     /// Opens the volume on `dev`.
     ///
     /// `NotOxfs`, `Unsupported` and `Invalid` say why it is none of ours or cannot be used;
-    /// `Corrupt` and `Io` that it is damaged. Nothing is written.
+    /// `Corrupt` and `Io` that it is damaged. Nothing is written, nor logged: that is for the caller.
     pub fn mount(dev: D, options: &MountOptions) -> Result<Self> {
         let (block, geometry) = super_block::read_newest(&dev, options.read_only)?;
+        let at = BlockNr(super_block::parse(&block)?.block.get());
         let volume = Self::assemble(dev, geometry, block, options)?;
         load_space(&volume.store, &mut volume.state.write())?;
-        volume.open_subvolume(TOP)?;
-        volume.open_subvolume(volume.default_subvolume())?;
+        let missing = |rule| {
+            move |error| match error {
+                Error::NotFound => Error::corrupt(at, rule),
+                other => other,
+            }
+        };
+        volume
+            .open(TOP)
+            .map_err(missing("no top level subvolume"))?;
+        let default = volume.open(volume.default_subvolume());
+        default.map_err(missing("no default subvolume"))?;
         Ok(volume)
     }
 
@@ -76,15 +86,16 @@ impl<D: BlockDevice> Volume<D> {
         if self.state.read().subvols.contains(&id.0) {
             return Ok(());
         }
-        let result = {
-            let mut state = self.state.write();
-            let mut txn = Txn {
-                store: &self.store,
-                state: &mut state,
-            };
-            txn.open(id)
+        self.open(id).inspect_err(|error| self.note(*error))
+    }
+
+    fn open(&self, id: SubvolId) -> Result<()> {
+        let mut state = self.state.write();
+        let mut txn = Txn {
+            store: &self.store,
+            state: &mut state,
         };
-        result.inspect_err(|error| self.note(*error))
+        txn.open(id)
     }
 
     /// Makes a volume read-only, after a commit, or writable.
@@ -200,6 +211,7 @@ fn new_state(mut super_block: Box<Block>, space: Space, read_only: bool) -> Resu
         swapping: Map::new(),
         read_only,
         fault: None,
+        told: Map::new(),
     })
 }
 

@@ -195,10 +195,10 @@ impl<'a, D: BlockDevice> View<'a, D> {
         Ok(node)
     }
 
-    /// The leaf that `key` belongs to.
-    fn leaf(&self, tree: TreeId, key: &Key) -> Result<(NodeRef<'a>, Bounds)> {
+    /// The leaf that `key` belongs to, and its block.
+    fn leaf(&self, tree: TreeId, key: &Key) -> Result<(NodeRef<'a>, Bounds, BlockNr)> {
         let root = self.state.root(tree)?;
-        let (mut level, mut bounds) = (root.level, Bounds::ALL);
+        let (mut level, mut bounds, mut at) = (root.level, Bounds::ALL, root.ptr.block);
         let mut node = self.node(tree, root.ptr, level)?;
         while level > 0 {
             let i = node::child_search(&node, key);
@@ -208,8 +208,9 @@ impl<'a, D: BlockDevice> View<'a, D> {
             bounds = bounds.of_child(&node, i);
             level -= 1;
             node = self.child(tree, ptr, level, bounds)?;
+            at = ptr.block;
         }
-        Ok((node, bounds))
+        Ok((node, bounds, at))
     }
 
     /// What `read` makes of the item at `key`, if there is one.
@@ -219,9 +220,11 @@ impl<'a, D: BlockDevice> View<'a, D> {
         key: &Key,
         read: impl FnOnce(&[u8]) -> Result<R>,
     ) -> Result<Option<R>> {
-        let (leaf, _) = self.leaf(tree, key)?;
+        let (leaf, _, block) = self.leaf(tree, key)?;
         match node::leaf_search(&leaf, key) {
-            Ok(i) => read(node::leaf_data(&leaf, i)).map(Some),
+            Ok(i) => read(node::leaf_data(&leaf, i))
+                .map(Some)
+                .map_err(|error| error.in_block(block)),
             Err(_) => Ok(None),
         }
     }
@@ -236,13 +239,17 @@ impl<'a, D: BlockDevice> View<'a, D> {
     ) -> Result<()> {
         let mut at = *from;
         loop {
-            let (leaf, bounds) = self.leaf(tree, &at)?;
+            let (leaf, bounds, block) = self.leaf(tree, &at)?;
             let first = node::leaf_search(&leaf, &at).unwrap_or_else(|i| i);
             for i in first..node::count(&leaf) {
                 let Some(key) = node::leaf_key(&leaf, i) else {
                     break;
                 };
-                if key > *to || visit(&key, node::leaf_data(&leaf, i))?.is_break() {
+                if key > *to {
+                    return Ok(());
+                }
+                let visited = visit(&key, node::leaf_data(&leaf, i));
+                if visited.map_err(|error| error.in_block(block))?.is_break() {
                     return Ok(());
                 }
             }
@@ -278,17 +285,19 @@ impl<'a, D: BlockDevice> View<'a, D> {
     ) -> Result<Option<R>> {
         let mut at = *key;
         loop {
-            let (leaf, bounds) = self.leaf(tree, &at)?;
+            let (leaf, bounds, block) = self.leaf(tree, &at)?;
             let found = match node::leaf_search(&leaf, &at) {
                 Ok(i) => Some(i),
                 Err(i) => i.checked_sub(1),
             };
             if let Some((i, key)) = found.and_then(|i| Some((i, node::leaf_key(&leaf, i)?))) {
-                return read(&key, node::leaf_data(&leaf, i)).map(Some);
+                return read(&key, node::leaf_data(&leaf, i))
+                    .map(Some)
+                    .map_err(|error| error.in_block(block));
             }
             match bounds.lower.prev() {
                 Some(before) if before < at => at = before,
-                Some(_) => return Err(Error::corrupt(BlockNr(0), "bounds of a leaf")),
+                Some(_) => return Err(Error::corrupt(block, "bounds of a leaf")),
                 None => return Ok(None),
             }
         }

@@ -19,7 +19,7 @@ use super::space::Space;
 use super::store::Store;
 use super::tree::{Root, TreeId, View};
 use super::tree_write::Txn;
-use super::types::{Done, Generation, SubvolId};
+use super::types::{BlockNr, Done, Generation, InodeId, SubvolId};
 use crate::platform::{log, Block, Box, Map, Mutex, RwLock};
 use core::mem::size_of;
 
@@ -77,6 +77,9 @@ const _: () = {
 /// How often a change that finds no room is tried, with a commit before each further time.
 const ROUNDS: usize = 3;
 
+/// Faults of the volume that are logged.
+const MAX_TOLD: usize = 64;
+
 /// Everything that the state lock protects.
 pub struct State {
     /// The running transaction.
@@ -113,6 +116,8 @@ pub struct State {
     pub read_only: bool,
     /// No changes: why.
     pub fault: Option<&'static str>,
+    /// Blocks, or inodes, and the broken rules that the log has of them.
+    pub told: Map<(u64, &'static str), ()>,
 }
 
 impl State {
@@ -575,21 +580,38 @@ impl<D: BlockDevice> Volume<D> {
         state.fault = Some(reason);
         let device = self.store.dev.name();
         match error {
-            Some(error) => log(format_args!(
-                "({device}): {reason} ({error}), no more changes"
-            )),
+            Some(error) => {
+                tell(state, error);
+                log(format_args!(
+                    "({device}): {reason} ({error}), no more changes"
+                ));
+            }
             None => log(format_args!("({device}): {reason}, no more changes")),
         }
     }
 
-    /// Logs what nobody expects, and stops changes after damage.
+    /// Logs what nobody expects, and stops changes after damage. Damage is met again and again: each
+    /// is told once.
     pub(super) fn note(&self, error: Error) {
-        if let Error::Corrupt { .. } | Error::Io(_) = error {
-            log(format_args!("({}): {}", self.store.dev.name(), error));
+        let device = self.store.dev.name();
+        match error {
+            Error::Corrupt { .. } => {
+                let mut state = self.state.write();
+                if state.fault.is_none() {
+                    self.stop(&mut state, "damage found", Some(error));
+                } else if tell(&mut state, error) {
+                    log(format_args!("({device}): {error}"));
+                }
+            }
+            Error::Io(_) => log(format_args!("({device}): {error}")),
+            _ => {}
         }
-        if let Error::Corrupt { .. } = error {
-            self.shut_down("damage found");
-        }
+    }
+
+    /// Whether the log does not have this about an inode yet: for damage that only the caller can see.
+    pub fn is_news(&self, id: InodeId, rule: &'static str) -> bool {
+        let fault = Error::corrupt(BlockNr(id.st_ino()), rule);
+        tell(&mut self.state.write(), fault)
     }
 
     /// Number of nodes and bitmaps that the running transaction changed.
@@ -607,6 +629,20 @@ impl<D: BlockDevice> Volume<D> {
     pub fn shrink_cache(&self, want: usize) -> usize {
         self.store.shrink(want)
     }
+}
+
+/// Whether the log does not have this damage yet, and may have more. It is going to.
+fn tell(state: &mut State, error: Error) -> bool {
+    let Error::Corrupt { block, rule } = error else {
+        return true;
+    };
+    let fault = (block.0, rule);
+    if state.told.contains(&fault) || state.told.len() >= MAX_TOLD {
+        return false;
+    }
+    // Without memory it is told again.
+    let _ = state.told.insert(fault, ());
+    true
 }
 
 /// Whether the volume may change.

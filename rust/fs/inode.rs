@@ -18,7 +18,7 @@ use crate::engine::types::{
 };
 use crate::platform::{mutex, Mutex, NoMemory};
 use crate::vfs::inode::{self, Get, Kind, NewInode};
-use crate::vfs::{dir as vfs_dir, inode_ops, log};
+use crate::vfs::{dir as vfs_dir, inode_ops};
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
@@ -192,9 +192,8 @@ pub fn set_up(new: &NewInode<Oxfs>, attr: &Attr) -> Result {
         ),
         Some(FileType::Symlink) => Kind::Symlink(inode_ops::table::<Oxfs, namei::Symlink>()),
         Some(FileType::Regular) | None => {
-            let name = new.inode().super_block().id();
-            let id = new.inode().data().id;
-            log::damage(&name, format_args!("{id} has an impossible mode or size"));
+            let state = new.inode().super_block().data();
+            state.damage(new.inode().data().id, "mode or size");
             return Err(EUCLEAN);
         }
         Some(_) => Kind::Special(inode_ops::table::<Oxfs, namei::Special>(), attr.rdev),
@@ -264,11 +263,9 @@ fn free(inode: &Inode) {
     let id = inode.data().id;
     if let Err(error) = sb.data().finish_orphan(sb, id) {
         // It stays an orphan: the next mount goes on.
-        if error != EROFS {
-            log::error(
-                sb.data().name(),
-                format_args!("{id} could not be freed: {error:?}"),
-            );
+        if error != engine::Error::ReadOnly {
+            sb.data()
+                .complain(format_args!("{id} could not be freed"), error);
         }
     }
 }

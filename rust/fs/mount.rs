@@ -128,12 +128,10 @@ impl ContextOperations<Oxfs> for Context {
         let state = sb.data();
         let default = || state.volume().default_subvolume();
         let id = options.subvolid.unwrap_or_else(default);
-        let path = state.query(|volume| volume.path(root_of(id)));
-        path.inspect_err(|_| {
-            log::error(
-                state.name(),
-                format_args!("cannot mount: there is no subvolume {id}"),
-            );
+        let path = state.query_raw(|volume| volume.path(root_of(id)));
+        path.map_err(|reason| {
+            state.complain(format_args!("cannot mount subvolume {id}"), reason);
+            to_errno(reason)
         })
     }
 

@@ -22,7 +22,6 @@ use crate::vfs::fiemap::FiemapInfo;
 use crate::vfs::inherit::Inherited;
 use crate::vfs::inode::{Fresh, IdMap, NewInode};
 use crate::vfs::inode_ops::{InodeOperations, RenameMode};
-use crate::vfs::log;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 
@@ -254,12 +253,9 @@ impl InodeOperations<Oxfs> for Directory {
                 if id.subvol != dir.data().id.subvol || dir.data().member().is_deleted() {
                     return Err(ENOENT);
                 }
-                let device = dir.super_block().id();
-                let dir = dir.data().id;
-                log::damage(
-                    &device,
-                    format_args!("{dir} names {id}, which does not exist"),
-                );
+                dir.super_block()
+                    .data()
+                    .damage(id, "named, and does not exist");
                 Err(EUCLEAN)
             }
             Err(error) => Err(error),

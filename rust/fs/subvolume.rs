@@ -22,7 +22,7 @@ use crate::engine;
 use crate::engine::types::SubvolId;
 use crate::platform::{mutex, Map, Mutex, NoMemory};
 use crate::vfs::background::{Left, Turn};
-use crate::vfs::{log, nofs};
+use crate::vfs::nofs;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
 use kernel::sync::Arc;
@@ -184,10 +184,7 @@ pub fn drop_deleted(sb: &SuperBlock, turn: &Turn<'_>) -> Left {
             Ok(Some(id)) => id,
             Ok(None) => return left,
             Err(error) => {
-                log::error(
-                    state.name(),
-                    format_args!("cannot look for deleted subvolumes: {error}"),
-                );
+                state.complain(format_args!("cannot look for deleted subvolumes"), error);
                 return Left::Nothing;
             }
         };
@@ -202,9 +199,9 @@ pub fn drop_deleted(sb: &SuperBlock, turn: &Turn<'_>) -> Left {
                 // What refuses all changes has been logged.
                 Err(engine::Error::ReadOnly) => return Left::Nothing,
                 Err(error) => {
-                    log::error(
-                        state.name(),
-                        format_args!("the space of subvolume {id} is not given back yet: {error}"),
+                    state.complain(
+                        format_args!("the space of subvolume {id} is not given back yet"),
+                        error,
                     );
                     left = Left::Later;
                 }

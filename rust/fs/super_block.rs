@@ -20,7 +20,7 @@ use crate::vfs::seq_file::{Place, SeqFile};
 use crate::vfs::super_block::{IntWrite, Name, StatFs, SuperOperations};
 use crate::vfs::workqueue::{Tick, Timer, WorkQueue};
 use crate::vfs::{log, nofs};
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::Arc;
@@ -136,6 +136,20 @@ impl State {
         read(&self.core.volume)
     }
 
+    /// Logs what could not be done and why, unless the engine did.
+    pub fn complain(&self, what: fmt::Arguments<'_>, why: engine::Error) {
+        if !why.is_logged() {
+            log::error(self.name(), format_args!("{what}: {why}"));
+        }
+    }
+
+    /// Logs damage that the engine does not see, once for each inode.
+    pub fn damage(&self, id: InodeId, rule: &'static str) {
+        if self.query_raw(|volume| Ok(volume.is_news(id, rule))) == Ok(true) {
+            log::error(self.name(), format_args!("corrupt: {id}: {rule}"));
+        }
+    }
+
     /// [`Self::query_raw`] with an error number.
     pub fn query<T>(&self, read: impl FnOnce(&Volume) -> engine::Result<T>) -> Result<T> {
         self.query_raw(read).map_err(to_errno)
@@ -210,7 +224,7 @@ impl State {
     pub fn finish_all_orphans(&self, sb: &SuperBlock) {
         let mut from = SubvolId(0);
         loop {
-            match self.query(|volume| volume.next_subvolume(from)) {
+            match self.query_raw(|volume| volume.next_subvolume(from)) {
                 Ok(Some(info)) => {
                     if !info.dropping && !info.read_only {
                         self.finish_orphans(sb, info.id);
@@ -219,10 +233,7 @@ impl State {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    log::error(
-                        self.name(),
-                        format_args!("cannot read the list of subvolumes: {error:?}"),
-                    );
+                    self.complain(format_args!("cannot read the list of subvolumes"), error);
                     return;
                 }
             }
@@ -243,18 +254,16 @@ impl State {
     fn finish_orphans(&self, sb: &SuperBlock, subvol: SubvolId) {
         let mut after = None;
         let (mut done, mut left) = (0u64, 0u64);
-        if let Err(error) = self.query(|volume| volume.open_subvolume(subvol)) {
-            log::error(
-                self.name(),
-                format_args!("cannot open subvolume {subvol}: {error:?}"),
-            );
+        if let Err(error) = self.query_raw(|volume| volume.open_subvolume(subvol)) {
+            self.complain(format_args!("cannot open subvolume {subvol}"), error);
+            return;
         }
         loop {
-            let ino = match self.query(|volume| volume.orphan_next(subvol, after)) {
+            let ino = match self.query_raw(|volume| volume.orphan_next(subvol, after)) {
                 Ok(Some(ino)) => ino,
                 Ok(None) => break,
                 Err(error) => {
-                    log::error(self.name(), format_args!("cannot read orphans: {error:?}"));
+                    self.complain(format_args!("cannot read orphans"), error);
                     break;
                 }
             };
@@ -270,7 +279,8 @@ impl State {
                 format_args!("{done} deleted or cut files finished"),
             );
         }
-        if left != 0 {
+        // What stops all changes was logged.
+        if left != 0 && self.volume().fault().is_none() {
             log::error(
                 self.name(),
                 format_args!("{left} deleted or cut files cannot be finished"),
@@ -279,8 +289,8 @@ impl State {
     }
 
     /// Frees an inode that has no name, or what a truncation left behind.
-    pub fn finish_orphan(&self, sb: &SuperBlock, id: InodeId) -> Result {
-        while !self.join(sb, |volume| volume.finish_orphan(id))?.value {}
+    pub fn finish_orphan(&self, sb: &SuperBlock, id: InodeId) -> engine::Result<()> {
+        while !self.join_raw(sb, |volume| volume.finish_orphan(id))?.value {}
         Ok(())
     }
 }
@@ -310,12 +320,8 @@ impl SuperOperations<Oxfs> for Operations {
         let state = sb.data();
         state.stop_commits();
         state.io_queue().flush();
-        if let Err(error) = state.query(|volume| volume.unmount()) {
-            log::error(
-                state.name(),
-                format_args!("the last commit failed: {error:?}"),
-            );
-        }
+        // A commit that fails says so itself.
+        let _ = state.query_raw(|volume| volume.unmount());
     }
 
     fn sync(sb: &SuperBlock, wait: bool) -> Result {

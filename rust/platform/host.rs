@@ -3,6 +3,7 @@
 //! The platform on the host: the standard library, with the kernel's fallible interface.
 
 use super::{Block, NoMemory, VecExt};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound::{Included, Unbounded};
 use std::sync::TryLockError;
@@ -67,8 +68,24 @@ pub fn random_u64() -> u64 {
         .finish()
 }
 
+thread_local! {
+    static CAPTURED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// What `work` returns, and the lines that it wrote to the log.
+pub fn captured<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
+    CAPTURED.set(Some(Vec::new()));
+    let result = work();
+    (result, CAPTURED.take().unwrap_or_default())
+}
+
 /// Writes one line to the log.
 pub fn log(line: core::fmt::Arguments<'_>) {
+    CAPTURED.with_borrow_mut(|lines| {
+        if let Some(lines) = lines {
+            lines.push(line.to_string());
+        }
+    });
     if std::env::var_os("OXFS_LOG").is_some() {
         eprintln!("oxfs: {line}");
     }

@@ -20,6 +20,9 @@ pub use imp::{
 };
 pub(crate) use imp::{mutex, rwlock};
 
+#[cfg(not(MODULE))]
+pub use imp::captured;
+
 /// One block's bytes: 4096 of them.
 pub type Block = [u8; 4096];
 

@@ -15,7 +15,7 @@ use oxfs::engine::node::{self, Ptr};
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::types::{AttrChange, Backing, BlockNr, FileBlock, InodeId, Run};
 use oxfs::engine::{Cost, Error, Volume};
-use oxfs::platform::Block;
+use oxfs::platform::{captured, Block};
 use oxfs::sim::SimDisk;
 
 fn create(volume: &SimVolume, name: &str) -> InodeId {
@@ -156,6 +156,65 @@ fn damaged_bitmap_is_seen() {
     let volume = mount(&disk);
     let new = new_inode(0o100644, at(3));
     assert!(is_damage(volume.create(root(&volume), b"other", &new)));
+}
+
+/// Damage that keeps a volume from being mounted is the mount's error, with the block and the rule, and
+/// its caller's to log. That of both places of a bitmap, or of a node, is met by whatever needs it, and
+/// is told once.
+#[test]
+fn damage_is_told_once() {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let id = create(&volume, "file");
+    write(&disk, &volume, id, 64);
+    volume.unmount().expect("unmount");
+    let bitmaps = Geometry::of_volume(SMALL)
+        .expect("geometry")
+        .bitmap_places(0);
+    let damaged = |blocks: &[u64]| {
+        let disk = SimDisk::with_image(SMALL, disk.image());
+        for at in blocks {
+            disk.damage(BlockNr(*at), |block| block[4000] ^= 1);
+        }
+        disk
+    };
+    let (new, leaf) = (new_inode(0o100644, at(3)), newest_leaf(&disk));
+
+    let volume = mount(&damaged(&bitmaps));
+    let ((), lines) = captured(|| {
+        for name in ["one", "two", "three"] {
+            let _ = volume.create(root(&volume), name.as_bytes(), &new);
+            assert!(volume.commit().is_err());
+        }
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let told = |words: &[&str]| words.iter().all(|word| lines[0].contains(word));
+    assert!(
+        told(&[
+            "(simulated disk)",
+            "corrupt: block",
+            "bitmap",
+            "no more changes"
+        ]),
+        "{lines:?}"
+    );
+
+    let volume = mount(&damaged(&[leaf.0]));
+    let ((), lines) = captured(|| {
+        for _ in 0..3 {
+            assert!(is_damage(volume.inode(id)));
+            assert!(is_damage(volume.lookup(root(&volume), b"file")));
+        }
+    });
+    let expected = format!(
+        "(simulated disk): damage found (corrupt: block {leaf}: node checksum), no more changes"
+    );
+    assert_eq!(lines, [expected]);
+
+    let forest = common::newest(&disk).forest.block.get();
+    let (mounted, lines) = captured(|| mount_read_only(&damaged(&[forest])).err());
+    let expected = Error::corrupt(BlockNr(forest), "node checksum");
+    assert_eq!((mounted, lines), (Some(expected), Vec::new()));
 }
 
 /// What is below a shared node counts as shared. When the node's count fell it still does, also when that node was copied since:
