@@ -496,16 +496,16 @@ fn start() -> &'static Parts {
     })
 }
 
-/// Fuzz target: bytes of nodes and super blocks, checksums made right: each six bytes of `data` say
-/// which block, where, and three new bytes. Then mounted, read, checked.
-pub fn fuzz_bytes(data: &[u8]) {
+/// Bytes of nodes and super blocks, checksums made right: each six bytes of `data` say which block,
+/// where, and three new bytes.
+fn bytes_changed(data: &[u8]) -> SimDisk {
     let (image, nodes, supers) = start();
     let disk = SimDisk::with_image(SMALL, image.clone());
     for change in data.chunks_exact(6).take(64) {
         let at = usize::from(u16::from_le_bytes([change[1], change[2]])) % 4090;
         let blocks = nodes.iter().chain(supers);
         let Some(block) = blocks.cycle().nth(usize::from(change[0])) else {
-            return;
+            break;
         };
         disk.damage(*block, |data| {
             data[at..at + 3].copy_from_slice(&change[3..]);
@@ -515,15 +515,26 @@ pub fn fuzz_bytes(data: &[u8]) {
             }
         });
     }
-    exercise(&disk, &mut Random(1), false);
+    disk
 }
 
-/// Fuzz target: fields of items of an intact volume, then operations; `data` makes all choices.
-pub fn fuzz_fields(data: &[u8]) {
+/// Fields of items of an intact volume.
+fn fields_changed(random: &mut dyn Choice) -> SimDisk {
     let (image, nodes, supers) = start();
     let disk = SimDisk::with_image(SMALL, image.clone());
+    damage(&disk, nodes, supers, random);
+    disk
+}
+
+/// Fuzz target: changed bytes, then mounted, read, checked.
+pub fn fuzz_bytes(data: &[u8]) {
+    exercise(&bytes_changed(data), &mut Random(1), false);
+}
+
+/// Fuzz target: changed fields, then operations; `data` makes all choices.
+pub fn fuzz_fields(data: &[u8]) {
     let mut tape = Tape::new(data);
-    damage(&disk, nodes, supers, &mut tape);
+    let disk = fields_changed(&mut tape);
     exercise(&disk, &mut tape, false);
 }
 
@@ -536,6 +547,19 @@ pub fn fuzz_operations(data: &[u8]) {
 
 type Target = (&'static str, fn(&[u8]));
 
+/// The inputs that were kept of a target, and their names.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    let files = std::fs::read_dir(&folder).expect("corpus").flatten();
+    let input = |file: std::fs::DirEntry| {
+        let name = file.file_name().to_string_lossy().into_owned();
+        (name, std::fs::read(file.path()).expect("input"))
+    };
+    let inputs: Vec<_> = files.map(input).collect();
+    assert!(inputs.len() >= 8, "{folder}");
+    inputs
+}
+
 /// What the fuzzer kept: a few inputs of each target, and every one that found something.
 #[test]
 fn corpus_is_harmless() {
@@ -544,20 +568,42 @@ fn corpus_is_harmless() {
         ("fields", fuzz_fields),
         ("operations", fuzz_operations),
     ];
-    for (name, target) in targets {
-        let folder = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
-        let files: Vec<_> = std::fs::read_dir(&folder)
-            .expect("corpus")
-            .flatten()
-            .collect();
-        assert!(files.len() >= 8, "{folder}");
-        for file in files {
-            let data = std::fs::read(file.path()).expect("input");
-            if catch_unwind(AssertUnwindSafe(|| target(&data))).is_err() {
-                panic!("{}", file.path().display());
+    for (target, run) in targets {
+        for (name, data) in corpus(target) {
+            if catch_unwind(AssertUnwindSafe(|| run(&data))).is_err() {
+                panic!("{target}/{name}");
             }
         }
     }
+}
+
+/// Names and volumes for a guest to mount: what the inputs of the corpus make, after the operations
+/// in the case of those, and `more` of the images of [`nothing_panics`].
+pub fn images(more: u64) -> Vec<(String, SimDisk)> {
+    let mut images = Vec::new();
+    for target in ["bytes", "fields", "operations"] {
+        for (name, data) in corpus(target) {
+            let mut tape = Tape::new(&data);
+            let disk = match target {
+                "bytes" => bytes_changed(&data),
+                "fields" => fields_changed(&mut tape),
+                _ => {
+                    let disk = SimDisk::with_image(SMALL, start().0.clone());
+                    exercise(&disk, &mut tape, true);
+                    disk
+                }
+            };
+            images.push((format!("{target}-{name}"), disk));
+        }
+    }
+    let random = |seed| {
+        (
+            format!("random-{seed:02}"),
+            fields_changed(&mut Random(seed)),
+        )
+    };
+    images.extend((0..more).map(random));
+    images
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -569,8 +615,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_panics() {
-    let image = rich().image();
-    let (nodes, supers) = metadata(&image);
+    let (_, nodes, supers) = start();
     assert!(
         nodes.len() > 20 && supers.len() == 4,
         "{nodes:?} {supers:?}"
@@ -580,8 +625,7 @@ fn nothing_panics() {
     let mut bad = Vec::new();
     for seed in first..first + cases {
         let mut random = Random(seed);
-        let disk = SimDisk::with_image(SMALL, image.clone());
-        damage(&disk, &nodes, &supers, &mut random);
+        let disk = fields_changed(&mut random);
         if catch_unwind(AssertUnwindSafe(|| exercise(&disk, &mut random, false))).is_err() {
             eprintln!("image {seed}");
             bad.push(seed);
