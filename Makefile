@@ -19,7 +19,7 @@ TARGETS ?=
 # How much the benchmarks do, see there.
 bench_settings = $(foreach name,SIZES FOLIOS FILES SNAPSHOTS ROUNDS,$(if $($(name)),$(name)='$($(name))'))
 
-.PHONY: help demo test test-host test-mutations test-guest test-debug test-debug-short torture crash fuzz check module tools install bench-swapon bench-snapshot bench-engine clean
+.PHONY: help demo test test-host test-mutations test-guest test-debug test-debug-short torture crash fuzz check module tools install bench-swapon bench-snapshot bench-engine bench-fsck clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo 'make bench-swapon  what swapon and swapping cost, beside other filesystems'
 	@echo 'make bench-snapshot what snapshots cost, also those who swap'
 	@echo 'make bench-engine  what the engine costs, and how that grows'
+	@echo 'make bench-fsck    what fsck.oxfs costs, on a small and a huge volume'
 	@echo 'make clean         remove what was built here; the cache stays'
 
 demo:
@@ -48,8 +49,8 @@ demo:
 bench-swapon bench-snapshot:
 	@qemu/vm -- env $(bench_settings) qemu/$@.sh
 
-bench-engine:
-	@ci/bench-engine
+bench-engine bench-fsck:
+	@ci/bench $(@:bench-%=%)
 
 test:
 	@ci/test host mutations guest
