@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Memory that cannot be had: each allocation of each operation fails once (failnth.py), then every
-# few of them fail under a mix of all. Nothing but ENOMEM comes of it, and the volume stays whole.
-# vm: --kernel debug --disk 256M --timeout 1200
+# Memory that cannot be had: each allocation of each operation fails once, then every few of them
+# (failnth.py). Nothing but ENOMEM comes of it, and the volume stays whole.
+# vm: --kernel debug --disk 256M --timeout 2400
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
@@ -31,43 +31,21 @@ at_least 'many of them did fail' 100 "$(awk '/^all:/ { print $4 }' /tmp/nth)"
 check 'the volume still takes changes' touch "$mnt/after"
 is 'it was never damaged' '' "$(dmesg | grep 'oxfs.*\(half way\|no more changes\|damage\)')"
 
-# mix: many operations, some of whose allocations fail.
-mix() {
-	python3 - "$mnt" 2>&1 <<-'END'
-		import collections, errno, os, random, sys, time
-		with open("/proc/self/make-it-fail", "w") as file: file.write("1")
-		top, ends, names = sys.argv[1], collections.Counter(), [f"m{i}" for i in range(30)]
-		until = time.monotonic() + 25
-		while time.monotonic() < until:
-			name, other = (os.path.join(top, random.choice(names)) for _ in range(2))
-			try:
-				choice = random.randrange(8)
-				if choice < 3:
-					with open(name, "ab", buffering=0) as file:
-						file.write(os.urandom(random.randrange(1, 40000)))
-						if random.random() < 0.3: os.fsync(file.fileno())
-				elif choice == 3: os.truncate(name, random.randrange(50000))
-				elif choice == 4: os.rename(name, other)
-				elif choice == 5: os.unlink(name)
-				elif choice == 6: os.link(name, other)
-				else:
-					with open(name, "rb", buffering=0) as file: file.read()
-				ends["OK"] += 1
-			except MemoryError: ends["ENOMEM"] += 1
-			except OSError as error: ends[errno.errorcode[error.errno]] += 1
-		with open("/proc/self/make-it-fail", "w") as file: file.write("0")
-		print(dict(ends))
-		print("unexpected:", sorted(set(ends) - {"OK", "ENOMEM", "ENOENT", "EEXIST"}))
-	END
-}
-for kind in failslab fail_page_alloc; do
-	echo 1 >"$faults/$kind/interval"
-	echo 2 >"$faults/$kind/probability"
+# Every so many of the allocations of all operations, as they come.
+seed=${SEED:-$((RANDOM << 15 | RANDOM))}
+echo "# seed $seed"
+for interval in 3 11 47 200; do
+	for kind in failslab fail_page_alloc; do
+		echo "$interval" >"$faults/$kind/interval"
+		echo 100 >"$faults/$kind/probability"
+	done
+	python3 "$here/failnth.py" "$dev" "$mnt" mix 20 "$seed" >/tmp/mix 2>&1
+	for kind in failslab fail_page_alloc; do echo 0 >"$faults/$kind/probability"; done
+	sed 's/^/# /' /tmp/mix
+	is "every ${interval}th allocation: success or ENOMEM" '' "$(grep -v '^all: ' /tmp/mix)"
+	at_least "every ${interval}th allocation: operations were tried" 20 "$(awk '/^all:/ { print $2 }' /tmp/mix)"
+	check "every ${interval}th allocation: the volume still takes changes" touch "$mnt/after"
+	is "every ${interval}th allocation: nothing was damaged" '' \
+		"$(dmesg | grep 'oxfs.*\(half way\|no more changes\|damage\)')"
 done
-mix >/tmp/mix
-for kind in failslab fail_page_alloc; do echo 0 >"$faults/$kind/probability"; done
-sed 's/^/# /' /tmp/mix
-has 'a mix of operations meets nothing else' 'unexpected: []' "$(</tmp/mix)"
-check 'the volume still takes changes after the mix' touch "$mnt/after"
-is 'it was not damaged by the mix' '' "$(dmesg | grep 'oxfs.*\(half way\|no more changes\|damage\)')"
 end

@@ -6,6 +6,7 @@
   oxfs-edit.py DEVICE damage super A|B|mirrors|all
   oxfs-edit.py DEVICE damage TREE        one byte of the root of forest, space, refs or swap
   oxfs-edit.py DEVICE damage nodes       one byte of every leaf of subvolume trees; prints how many
+  oxfs-edit.py DEVICE nodes              prints block, tree and level of all nodes in use
   oxfs-edit.py DEVICE mutate SEED COUNT  so many fields anywhere in the trees, with right checksums;
                                          prints each
 """
@@ -163,6 +164,9 @@ def main():
             volume.damage_super(which)
         case ["damage", "nodes"]:
             volume.damage_nodes()
+        case ["nodes"]:
+            for at, node in volume.nodes().items():
+                print(at, node[TREE], node[LEVEL])
         case ["mutate", seed, count]:
             volume.mutate(int(seed), int(count))
         case ["damage", tree] if tree in TREES:
