@@ -10,7 +10,7 @@
 mod common;
 
 use common::world::{Found, World};
-use common::{assert_clean, formatted, mount, Random, SMALL};
+use common::{assert_clean, formatted, mount, number, Random, SMALL};
 use oxfs::check::check;
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::subvolume::TOP;
@@ -207,10 +207,6 @@ fn cut_everywhere(seed: u64, (world, history): &(World, History), tried: &Tried)
         }
     });
     Tried::count(&tried.histories);
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
 }
 
 /// Says it past the test harness, which keeps to itself what a test that passes prints.

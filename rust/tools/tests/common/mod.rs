@@ -125,6 +125,17 @@ pub fn assert_clean(disk: &SimDisk) {
     }
 }
 
+/// A number from the environment.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// How many histories a property test tries: `PROPTEST_CASES`, or `default`.
+pub fn cases(default: u32) -> u32 {
+    let wanted = number("PROPTEST_CASES").and_then(|n| n.try_into().ok());
+    wanted.unwrap_or(default)
+}
+
 /// A small generator of random numbers (splitmix64, Steele et al. 2014): the same seed gives the
 /// same history.
 pub struct Random(pub u64);
