@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Names against a model: random histories of every operation on names, with commits and remounts
-//! between them. After each step the result agrees, at the end every listing, link count and
-//! attribute, and the checker finds nothing.
+//! Names against a model: random histories of every operation on names, of subvolumes and snapshots
+//! too, with commits and remounts between them. After each step the result agrees, at the end every
+//! listing, link count and attribute, and the checker finds nothing.
 
 mod common;
+#[path = "names/model.rs"]
+mod model;
+#[path = "names/op.rs"]
+mod op;
 
-use common::{assert_clean, at, formatted, mount, new_inode, root, SimVolume, SMALL};
+use common::{assert_clean, at, cases, formatted, mount, new_inode, root, SimVolume, SMALL};
+use model::{Model, Node, Outcome};
+use op::{any_op, Op};
 use oxfs::engine::error::Error;
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::rename::{Rename, RenameFlags};
-use oxfs::engine::types::{FileType, Ino, InodeId};
+use oxfs::engine::snapshot::NewSnapshot;
+use oxfs::engine::subvolume::{NewSubvolume, TOP};
+use oxfs::engine::types::{FileType, InodeId, SubvolId, ROOT_INO};
 use oxfs::engine::xattr::XattrMode;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -25,250 +33,10 @@ fn name(i: usize) -> Vec<u8> {
     }
 }
 
-/// What the model knows of an inode.
-#[derive(Debug, Clone, PartialEq)]
-struct Node {
-    kind: FileType,
-    nlink: u32,
-    entries: BTreeMap<Vec<u8>, Ino>,
-    parent: Ino,
-    target: Vec<u8>,
-    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-#[derive(Debug, Clone)]
-struct Model {
-    nodes: BTreeMap<Ino, Node>,
-    root: Ino,
-}
-
-type Outcome = Result<(), Error>;
-
-impl Model {
-    fn new(root: Ino) -> Self {
-        let mut model = Self {
-            nodes: BTreeMap::new(),
-            root,
-        };
-        model.add(root, FileType::Directory, root);
-        model
-    }
-
-    fn add(&mut self, ino: Ino, kind: FileType, parent: Ino) {
-        let node = Node {
-            kind,
-            nlink: if kind == FileType::Directory { 2 } else { 1 },
-            entries: BTreeMap::new(),
-            parent,
-            target: Vec::new(),
-            xattrs: BTreeMap::new(),
-        };
-        self.nodes.insert(ino, node);
-    }
-
-    fn node(&mut self, ino: Ino) -> &mut Node {
-        self.nodes.get_mut(&ino).expect("inode of the model")
-    }
-
-    fn is_dir(&self, ino: Ino) -> bool {
-        self.nodes[&ino].kind == FileType::Directory
-    }
-
-    /// The inode for a random number: a live directory most of the time, sometimes anything.
-    fn pick(&self, n: usize) -> Ino {
-        let dirs: Vec<_> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.kind == FileType::Directory)
-            .collect();
-        let all: Vec<_> = self.nodes.keys().collect();
-        match n % 8 {
-            0 => *all[n / 8 % all.len()],
-            _ => *dirs[n / 8 % dirs.len()].0,
-        }
-    }
-
-    fn live_dir(&self, ino: Ino) -> Outcome {
-        match &self.nodes[&ino] {
-            node if node.kind != FileType::Directory => Err(Error::NotDirectory),
-            node if node.nlink == 0 => Err(Error::NotFound),
-            _ => Ok(()),
-        }
-    }
-
-    fn below(&self, mut dir: Ino, ancestor: Ino) -> bool {
-        loop {
-            if dir == ancestor {
-                return true;
-            }
-            if dir == self.root {
-                return false;
-            }
-            dir = self.nodes[&dir].parent;
-        }
-    }
-
-    fn detach(&mut self, dir: Ino, name: &[u8]) -> Ino {
-        let ino = self
-            .node(dir)
-            .entries
-            .remove(name)
-            .expect("entry of the model");
-        if self.is_dir(ino) {
-            self.node(dir).nlink -= 1;
-        }
-        ino
-    }
-
-    fn attach(&mut self, dir: Ino, name: &[u8], ino: Ino) {
-        self.node(dir).entries.insert(name.to_vec(), ino);
-        if self.is_dir(ino) {
-            self.node(dir).nlink += 1;
-            self.node(ino).parent = dir;
-        }
-    }
-
-    fn can_create(&self, dir: Ino, name: &[u8]) -> Outcome {
-        self.live_dir(dir)?;
-        match self.nodes[&dir].entries.contains_key(name) {
-            true => Err(Error::Exists),
-            false => Ok(()),
-        }
-    }
-
-    fn remove(&mut self, dir: Ino, name: &[u8], want_dir: bool) -> Outcome {
-        self.live_dir(dir)?;
-        let ino = *self.nodes[&dir].entries.get(name).ok_or(Error::NotFound)?;
-        match (self.is_dir(ino), want_dir) {
-            (true, false) => return Err(Error::IsDirectory),
-            (false, true) => return Err(Error::NotDirectory),
-            (true, true) if !self.nodes[&ino].entries.is_empty() => return Err(Error::NotEmpty),
-            _ => {}
-        }
-        self.detach(dir, name);
-        self.node(ino).nlink = if want_dir {
-            0
-        } else {
-            self.nodes[&ino].nlink - 1
-        };
-        Ok(())
-    }
-
-    fn link(&mut self, ino: Ino, dir: Ino, name: &[u8]) -> Outcome {
-        self.live_dir(dir)?;
-        if self.is_dir(ino) {
-            return Err(Error::IsDirectory);
-        }
-        self.can_create(dir, name)?;
-        self.attach(dir, name, ino);
-        self.node(ino).nlink += 1;
-        Ok(())
-    }
-
-    fn rename(&mut self, what: &Rename<'_>) -> Outcome {
-        let (old_dir, new_dir) = (what.old_dir.ino, what.new_dir.ino);
-        self.live_dir(old_dir)?;
-        self.live_dir(new_dir)?;
-        let moved = *self.nodes[&old_dir]
-            .entries
-            .get(what.old_name)
-            .ok_or(Error::NotFound)?;
-        let other = self.nodes[&new_dir].entries.get(what.new_name).copied();
-        match (what.flags, other) {
-            (RenameFlags::NoReplace, Some(_)) => return Err(Error::Exists),
-            (RenameFlags::Exchange, None) => return Err(Error::NotFound),
-            (RenameFlags::Replace, Some(other)) if other != moved => {
-                match (self.is_dir(moved), self.is_dir(other)) {
-                    (true, false) => return Err(Error::NotDirectory),
-                    (false, true) => return Err(Error::IsDirectory),
-                    (true, true) if !self.nodes[&other].entries.is_empty() => {
-                        return Err(Error::NotEmpty);
-                    }
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-        let into_itself = Err(Error::Invalid("a directory cannot go into itself"));
-        if old_dir != new_dir {
-            if self.is_dir(moved) && self.below(new_dir, moved) {
-                return into_itself;
-            }
-            let exchanged = other.filter(|_| what.flags == RenameFlags::Exchange);
-            if exchanged.is_some_and(|other| self.is_dir(other) && self.below(old_dir, other)) {
-                return into_itself;
-            }
-        }
-        if other == Some(moved) {
-            return Ok(());
-        }
-        self.detach(old_dir, what.old_name);
-        if let Some(other) = other {
-            self.detach(new_dir, what.new_name);
-            if what.flags == RenameFlags::Exchange {
-                self.attach(old_dir, what.old_name, other);
-            } else {
-                let nlink = if self.is_dir(other) {
-                    0
-                } else {
-                    self.nodes[&other].nlink - 1
-                };
-                self.node(other).nlink = nlink;
-            }
-        }
-        self.attach(new_dir, what.new_name, moved);
-        Ok(())
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Create(usize, usize, FileType),
-    Symlink(usize, usize, usize),
-    Tmpfile,
-    Link(usize, usize, usize),
-    Unlink(usize, usize),
-    Rmdir(usize, usize),
-    Rename(usize, usize, usize, usize, RenameFlags),
-    Xattr(usize, usize, Option<usize>, XattrMode),
-    Finish(usize),
-    Commit,
-    Remount,
-    Check,
-}
-
-fn any_op() -> impl Strategy<Value = Op> {
-    let n = || 0..4096usize;
-    let flags = prop_oneof![
-        3 => Just(RenameFlags::Replace),
-        1 => Just(RenameFlags::NoReplace),
-        2 => Just(RenameFlags::Exchange),
-    ];
-    let kind = prop_oneof![
-        4 => Just(FileType::Directory),
-        3 => Just(FileType::Regular),
-        1 => Just(FileType::Fifo),
-    ];
-    let mode = prop_oneof![
-        Just(XattrMode::Any),
-        Just(XattrMode::Create),
-        Just(XattrMode::Replace)
-    ];
-    prop_oneof![
-        10 => (n(), n(), kind).prop_map(|(d, n, k)| Op::Create(d, n, k)),
-        2 => (n(), n(), 1..4096usize).prop_map(|(d, n, l)| Op::Symlink(d, n, l)),
-        1 => Just(Op::Tmpfile),
-        4 => (n(), n(), n()).prop_map(|(i, d, n)| Op::Link(i, d, n)),
-        5 => (n(), n()).prop_map(|(d, n)| Op::Unlink(d, n)),
-        4 => (n(), n()).prop_map(|(d, n)| Op::Rmdir(d, n)),
-        12 => (n(), n(), n(), n(), flags).prop_map(|(a, b, c, d, f)| Op::Rename(a, b, c, d, f)),
-        4 => (n(), n(), proptest::option::weighted(0.7, 0..1400usize), mode)
-            .prop_map(|(i, n, v, m)| Op::Xattr(i, n, v, m)),
-        3 => n().prop_map(Op::Finish),
-        2 => Just(Op::Commit),
-        1 => Just(Op::Remount),
-        1 => Just(Op::Check),
-    ]
+/// A name of a directory for a random number: half of the time one that is there.
+fn some_name(model: &Model, dir: InodeId, n: usize) -> Vec<u8> {
+    let known = model.known_name(dir, n / 2).filter(|_| n % 2 == 0);
+    known.unwrap_or_else(|| name(n / 2))
 }
 
 struct Run {
@@ -286,116 +54,222 @@ impl Run {
     fn new() -> Self {
         let disk = formatted(SMALL);
         let volume = mount(&disk);
-        let model = Model::new(root(&volume).ino);
         Self {
             disk,
             volume,
-            model,
+            model: Model::new(),
             clock: 100,
-        }
-    }
-
-    fn id(&self, ino: Ino) -> InodeId {
-        InodeId {
-            ino,
-            ..root(&self.volume)
         }
     }
 
     fn step(&mut self, op: &Op) {
         self.clock += 1;
         let time = at(self.clock);
-        match *op {
+        let (volume, model) = (&self.volume, &mut self.model);
+        let (expected, done) = match *op {
             Op::Create(dir, n, kind) => {
-                let (dir, name) = (self.model.pick(dir), name(n));
                 let new = new_inode(mode_of(kind), time);
-                self.create(dir, &name, kind, &new);
+                return self.create(dir, n, kind, &new);
             }
             Op::Symlink(dir, n, len) => {
-                let (dir, name) = (self.model.pick(dir), name(n));
                 let target: Vec<u8> = (0..len.min(4095)).map(|i| b'a' + (i % 25) as u8).collect();
                 let new = NewInode {
                     symlink: Some(&target),
                     ..new_inode(mode_of(FileType::Symlink), time)
                 };
-                self.create(dir, &name, FileType::Symlink, &new);
+                return self.create(dir, n, FileType::Symlink, &new);
             }
-            Op::Tmpfile => {
-                let subvol = root(&self.volume).subvol;
-                let new = new_inode(mode_of(FileType::Regular), time);
-                let (id, attr) = self.volume.tmpfile(subvol, &new).expect("tmpfile").value;
-                assert_eq!(attr.nlink, 0);
-                self.model.add(id.ino, FileType::Regular, id.ino);
-                self.model.node(id.ino).nlink = 0;
+            Op::Tmpfile(n) => return self.tmpfile(n),
+            Op::Xattr(ino, n, len, mode) => return self.xattr(ino, n, len, mode),
+            Op::Finish(n) => return self.finish(n),
+            Op::Subvolume(dir, n) => return self.subvolume(dir, n),
+            Op::Snapshot(source, dir, n, read_only) => {
+                return self.snapshot(source, dir, n, read_only);
             }
-            Op::Link(ino, dir, n) => {
-                let all: Vec<_> = self.model.nodes.keys().copied().collect();
-                let (ino, dir, name) = (all[ino % all.len()], self.model.pick(dir), name(n));
-                let expected = self.model.link(ino, dir, &name);
-                let done = self.volume.link(self.id(ino), self.id(dir), &name, time);
-                assert_eq!(done.map(|_| ()), expected, "{op:?}");
+            Op::Link(id, dir, n) => {
+                let (id, dir, name) = (model.pick_any(id), model.pick(dir), name(n));
+                let expected = model.link(id, dir, &name);
+                (expected, volume.link(id, dir, &name, time).map(drop))
             }
-            Op::Unlink(dir, n) | Op::Rmdir(dir, n) => {
-                let (dir, name) = (self.model.pick(dir), name(n));
-                let rmdir = matches!(op, Op::Rmdir(..));
-                let expected = self.model.remove(dir, &name, rmdir);
-                let done = match rmdir {
-                    true => self.volume.rmdir(self.id(dir), &name, time),
-                    false => self.volume.unlink(self.id(dir), &name, time),
-                };
-                assert_eq!(done.map(|_| ()), expected, "{op:?}");
+            Op::Unlink(dir, n) => {
+                let dir = model.pick(dir);
+                let name = some_name(model, dir, n);
+                let expected = model.remove(dir, &name, false);
+                (expected, volume.unlink(dir, &name, time).map(drop))
+            }
+            Op::Rmdir(dir, n) => {
+                let dir = model.pick(dir);
+                let name = some_name(model, dir, n);
+                let expected = model.remove(dir, &name, true);
+                (expected, volume.rmdir(dir, &name, time).map(drop))
+            }
+            Op::Delete(id, n) => {
+                let subvol = model.pick_subvolume(id);
+                let place = model.place(subvol);
+                let (dir, name) = place.unwrap_or_else(|| (model.pick(id), name(n)));
+                let expected = model.delete(dir, &name);
+                (
+                    expected,
+                    volume.delete_subvolume(dir, &name, time).map(drop),
+                )
             }
             Op::Rename(old_dir, old, new_dir, new, flags) => {
-                let (old_name, new_name) = (name(old), name(new));
-                let what = Rename {
-                    old_dir: self.id(self.model.pick(old_dir)),
-                    old_name: &old_name,
-                    new_dir: self.id(self.model.pick(new_dir)),
-                    new_name: &new_name,
-                    flags,
-                    whiteout: None,
-                    time,
+                let (old_dir, new_dir) = (model.pick(old_dir), model.pick(new_dir));
+                let old = (old_dir, some_name(model, old_dir, old));
+                let new = (new_dir, some_name(model, new_dir, new));
+                self.rename(old, new, flags)
+            }
+            Op::Move(id, new_dir, new, flags) => {
+                let subvol = model.pick_subvolume(id);
+                let Some(old) = model.place(subvol) else {
+                    return;
                 };
-                let expected = self.model.rename(&what);
-                let done = self.volume.rename(&what);
-                assert_eq!(done.map(|_| ()), expected, "{op:?}");
+                let new_dir = model.pick(new_dir);
+                let new = (new_dir, some_name(model, new_dir, new));
+                self.rename(old, new, flags)
             }
-            Op::Xattr(ino, n, len, mode) => self.xattr(ino, n, len, mode),
-            Op::Finish(n) => self.finish(n),
-            Op::Commit => self.volume.commit().expect("commit"),
-            Op::Remount => {
-                self.volume.unmount().expect("unmount");
-                self.volume = mount(&self.disk);
+            Op::ReadOnly(id, read_only) => {
+                let id = model.pick_subvolume(id);
+                let done = volume.set_subvolume_read_only(id, read_only).map(drop);
+                (model.set_read_only(id, read_only), done)
             }
+            Op::Default(id) => {
+                let id = model.pick_subvolume(id);
+                let done = volume.set_default_subvolume(id).map(drop);
+                (model.set_default(id), done)
+            }
+            Op::Drop(steps) => return self.drop_some(steps),
+            Op::Commit => return volume.commit().expect("commit"),
+            Op::Remount => return self.remount(),
             Op::Check => {
-                self.volume.commit().expect("commit");
+                volume.commit().expect("commit");
                 assert_clean(&self.disk);
-                self.compare();
+                return self.compare();
             }
+        };
+        assert_eq!(done, expected, "{op:?}");
+    }
+
+    fn create(&mut self, dir: usize, n: usize, kind: FileType, new: &NewInode<'_>) {
+        let (dir, name) = (self.model.pick(dir), name(n));
+        let expected = self.model.can_create(dir, &name);
+        let done = self.volume.create(dir, &name, new);
+        assert_eq!(done.map(drop), expected);
+        if let Ok(done) = done {
+            let id = done.value.id;
+            self.model.add(id, kind, dir.ino);
+            self.model.node(id).target = new.symlink.unwrap_or_default().to_vec();
+            self.model.attach(dir, &name, id.ino);
         }
     }
 
-    fn create(&mut self, dir: Ino, name: &[u8], kind: FileType, new: &NewInode<'_>) {
-        let expected = self.model.can_create(dir, name);
-        let done = self.volume.create(self.id(dir), name, new);
-        match done {
-            Ok(done) => {
-                assert_eq!(expected, Ok(()));
-                let ino = done.value.id.ino;
-                self.model.add(ino, kind, dir);
-                self.model.node(ino).target = new.symlink.unwrap_or_default().to_vec();
-                self.model.attach(dir, name, ino);
-            }
-            Err(error) => assert_eq!(Err(error), expected),
+    /// Whether the kernel lets changes of inodes go to the engine.
+    fn is_writable(&self, id: SubvolId) -> bool {
+        let tree = self.model.subvols.get(&id);
+        tree.is_some_and(|tree| !tree.read_only)
+    }
+
+    fn tmpfile(&mut self, n: usize) {
+        let subvol = self.model.pick_subvolume(n);
+        if !self.is_writable(subvol) {
+            return;
+        }
+        let new = new_inode(mode_of(FileType::Regular), at(self.clock));
+        let (id, attr) = self.volume.tmpfile(subvol, &new).expect("tmpfile").value;
+        assert_eq!((id.subvol, attr.nlink), (subvol, 0));
+        self.model.add(id, FileType::Regular, id.ino);
+        self.model.node(id).nlink = 0;
+    }
+
+    fn rename(
+        &mut self,
+        (old_dir, old_name): (InodeId, Vec<u8>),
+        (new_dir, new_name): (InodeId, Vec<u8>),
+        flags: RenameFlags,
+    ) -> (Outcome, Outcome) {
+        let what = Rename {
+            old_dir,
+            old_name: &old_name,
+            new_dir,
+            new_name: &new_name,
+            flags,
+            whiteout: None,
+            time: at(self.clock),
+        };
+        let done = self.volume.rename(&what).map(drop);
+        let volume = &self.volume;
+        let expected = self.model.rename(&what, |id| home(volume, id));
+        (expected, done)
+    }
+
+    fn subvolume(&mut self, dir: usize, n: usize) {
+        let (dir, name) = (self.model.pick(dir), name(n));
+        let new = NewSubvolume {
+            dir,
+            name: &name,
+            root: new_inode(mode_of(FileType::Directory), at(self.clock)),
+            uuid: [3; 16],
+        };
+        let expected = self.model.can_create(dir, &name);
+        let done = self.volume.create_subvolume(&new);
+        assert_eq!(done.map(drop), expected);
+        if let Ok(done) = done {
+            let id = done.value.id.subvol;
+            let home = home(&self.volume, id);
+            self.model.create_subvolume(dir, &name, id, home);
+        }
+    }
+
+    fn snapshot(&mut self, source: usize, dir: usize, n: usize, read_only: bool) {
+        let (source, dir, name) = (
+            self.model.pick_subvolume(source),
+            self.model.pick(dir),
+            name(n),
+        );
+        let new = NewSnapshot {
+            source,
+            dir,
+            name: &name,
+            read_only,
+            uuid: [5; 16],
+            time: at(self.clock),
+        };
+        let expected = self.model.can_snapshot(source, dir, &name);
+        let done = self.volume.snapshot(&new);
+        assert_eq!(done.map(drop), expected);
+        if let Ok(done) = done {
+            let id = done.value.id.subvol;
+            let home = home(&self.volume, id);
+            let source = (source, read_only);
+            self.model.snapshot(source, dir, &name, id, home);
+        }
+    }
+
+    /// Some steps of dropping what was deleted.
+    fn drop_some(&mut self, steps: usize) {
+        for _ in 0..steps {
+            let next = self.volume.next_dropping(TOP).expect("next_dropping");
+            let Some(id) = next else { return };
+            self.volume.drop_step(id).expect("drop_step");
+        }
+    }
+
+    fn remount(&mut self) {
+        self.volume.unmount().expect("unmount");
+        self.volume = mount(&self.disk);
+        for id in self.model.subvols.keys() {
+            self.volume.open_subvolume(*id).expect("open_subvolume");
         }
     }
 
     fn xattr(&mut self, ino: usize, n: usize, len: Option<usize>, mode: XattrMode) {
-        let all: Vec<_> = self.model.nodes.keys().copied().collect();
-        let ino = all[ino % all.len()];
+        let id = self.model.pick_any(ino);
+        if !self.is_writable(id.subvol) {
+            return;
+        }
         let name = format!("user.{}", n % 5).into_bytes();
         let value = len.map(|len| vec![n as u8; len]);
-        let xattrs = &mut self.model.node(ino).xattrs;
+        let xattrs = &mut self.model.node(id).xattrs;
         let expected = match (xattrs.contains_key(&name), mode) {
             _ if value
                 .as_ref()
@@ -417,115 +291,139 @@ impl Run {
         let time = at(self.clock);
         let done = self
             .volume
-            .set_xattr(self.id(ino), &name, value.as_deref(), mode, time);
-        assert_eq!(done.map(|_| ()), expected);
+            .set_xattr(id, &name, value.as_deref(), mode, time);
+        assert_eq!(done.map(drop), expected);
     }
 
     /// Finishes an orphan, as evicting the inode does.
     fn finish(&mut self, n: usize) {
-        let dead: Vec<_> = self
-            .model
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.nlink == 0)
-            .map(|(i, _)| *i)
-            .collect();
+        let dead = self.model.dead();
         if dead.is_empty() {
             return;
         }
-        let ino = dead[n % dead.len()];
-        while !self
-            .volume
-            .finish_orphan(self.id(ino))
-            .expect("finish_orphan")
-            .value
-        {}
-        assert_eq!(self.volume.inode(self.id(ino)), Err(Error::NotFound));
-        self.model.nodes.remove(&ino);
+        let id = dead[n % dead.len()];
+        while !self.volume.finish_orphan(id).expect("finish_orphan").value {}
+        assert_eq!(self.volume.inode(id), Err(Error::NotFound));
+        let tree = self.model.subvols.get_mut(&id.subvol);
+        tree.expect("subvolume").nodes.remove(&id.ino);
     }
 
     /// Everything in the volume is what the model says.
     fn compare(&self) {
+        assert_eq!(self.volume.default_subvolume(), self.model.default);
+        let (mut ids, mut from) = (Vec::new(), TOP);
+        while let Some(info) = self.volume.next_subvolume(from).expect("next_subvolume") {
+            from = SubvolId(info.id.0 + 1);
+            if !info.dropping {
+                ids.push(info.id);
+            }
+        }
+        assert_eq!(ids, self.model.subvols.keys().copied().collect::<Vec<_>>());
+        for subvol in ids {
+            self.compare_subvolume(subvol);
+        }
+    }
+
+    fn compare_subvolume(&self, subvol: SubvolId) {
+        let tree = &self.model.subvols[&subvol];
+        let info = self.volume.subvolume(subvol).expect("subvolume");
+        assert_eq!((info.home, info.source), (tree.home, tree.source));
+        assert_eq!(info.read_only, tree.read_only);
         let mut orphans = Vec::new();
-        let subvol = root(&self.volume).subvol;
-        while let Some(ino) = self
-            .volume
-            .orphan_next(subvol, orphans.last().copied())
-            .unwrap()
-        {
+        let next = |after| self.volume.orphan_next(subvol, after).expect("orphan_next");
+        while let Some(ino) = next(orphans.last().copied()) {
             orphans.push(ino);
         }
-        let dead = self.model.nodes.iter().filter(|(_, node)| node.nlink == 0);
+        let dead = tree.nodes.iter().filter(|(_, node)| node.nlink == 0);
         assert_eq!(orphans, dead.map(|(ino, _)| *ino).collect::<Vec<_>>());
-        for (&ino, node) in &self.model.nodes {
-            let id = self.id(ino);
-            let attr = self.volume.inode(id).expect("inode");
-            assert_eq!(FileType::from_mode(attr.mode), Some(node.kind));
-            assert_eq!(attr.nlink, node.nlink, "{id}");
-            match node.kind {
-                FileType::Directory => self.compare_dir(id, node, attr.size),
-                FileType::Symlink => {
-                    let mut target = Vec::new();
-                    self.volume.read_link(id, &mut target).expect("read_link");
-                    assert_eq!(target, node.target);
-                }
-                _ => {}
+        for (&ino, node) in &tree.nodes {
+            self.compare_inode(InodeId { subvol, ino }, node);
+        }
+    }
+
+    fn compare_inode(&self, id: InodeId, node: &Node) {
+        let attr = self.volume.inode(id).expect("inode");
+        assert_eq!(FileType::from_mode(attr.mode), Some(node.kind));
+        assert_eq!(attr.nlink, node.nlink, "{id}");
+        match node.kind {
+            FileType::Directory => self.compare_dir(id, node, attr.size),
+            FileType::Symlink => {
+                let mut target = Vec::new();
+                self.volume.read_link(id, &mut target).expect("read_link");
+                assert_eq!(target, node.target);
             }
-            let mut names = Vec::new();
-            self.volume.list_xattr(id, &mut names).expect("list_xattr");
-            let mut names: Vec<_> = names.split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
-            names.sort();
-            assert_eq!(names, node.xattrs.keys().collect::<Vec<_>>());
-            for (name, expected) in &node.xattrs {
-                let mut value = Vec::new();
-                self.volume
-                    .get_xattr(id, name, &mut value)
-                    .expect("get_xattr");
-                assert_eq!(&value, expected);
-            }
+            _ => {}
+        }
+        let mut names = Vec::new();
+        self.volume.list_xattr(id, &mut names).expect("list_xattr");
+        let mut names: Vec<_> = names.split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
+        names.sort();
+        assert_eq!(names, node.xattrs.keys().collect::<Vec<_>>());
+        for (name, expected) in &node.xattrs {
+            let mut value = Vec::new();
+            let done = self.volume.get_xattr(id, name, &mut value);
+            done.expect("get_xattr");
+            assert_eq!(&value, expected);
         }
     }
 
     fn compare_dir(&self, id: InodeId, node: &Node, size: u64) {
-        assert_eq!(
-            size,
-            node.entries
-                .keys()
-                .map(|name| name.len() as u64)
-                .sum::<u64>()
-        );
+        let names = node.entries.keys().map(|name| name.len() as u64);
+        assert_eq!(size, names.sum::<u64>());
         if node.nlink > 0 {
-            assert_eq!(self.volume.parent(id).expect("parent").ino, node.parent);
+            let parent = match self.model.place(id.subvol) {
+                Some((dir, _)) if id.ino == ROOT_INO => dir,
+                _ => InodeId {
+                    ino: node.parent,
+                    ..id
+                },
+            };
+            assert_eq!(self.volume.parent(id), Ok(parent), "parent of {id}");
         }
         // In pieces of three, to go through every position.
         let (mut seen, mut from) = (BTreeMap::new(), 2);
         loop {
             let mut entries = Vec::new();
-            self.volume
-                .readdir(id, from, 3, &mut entries)
-                .expect("readdir");
+            let done = self.volume.readdir(id, from, 3, &mut entries);
+            done.expect("readdir");
             let Some(last) = entries.last() else { break };
             from = last.cookie + 1;
             for entry in &entries {
-                assert_eq!(entry.kind, self.model.nodes[&entry.id.ino].kind);
-                assert!(seen.insert(entry.name.to_vec(), entry.id.ino).is_none());
+                assert!(seen
+                    .insert(entry.name.to_vec(), (entry.id, entry.kind))
+                    .is_none());
                 let found = self.volume.lookup(id, &entry.name).expect("lookup");
                 assert_eq!(found, Some((entry.id, entry.kind)));
             }
         }
-        assert_eq!(seen, node.entries);
+        let expected = node.entries.iter().map(|(name, &ino)| {
+            let at = InodeId { ino, ..id };
+            let kind = self.model.subvols[&id.subvol].nodes[&ino].kind;
+            (name.clone(), (self.model.resolve(at), kind))
+        });
+        assert_eq!(seen, expected.collect());
     }
 }
 
+/// The directory that stands for a subvolume.
+fn home(volume: &SimVolume, id: SubvolId) -> InodeId {
+    let info = volume.subvolume(id).expect("subvolume");
+    info.home.expect("home")
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(1024), failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn histories(ops in proptest::collection::vec(any_op(), 1..160)) {
+    fn histories(ops in proptest::collection::vec(any_op(), 1..400)) {
         let mut run = Run::new();
         for op in &ops {
             run.step(op);
         }
         run.step(&Op::Remount);
+        run.step(&Op::Check);
+        while run.volume.next_dropping(TOP).expect("next_dropping").is_some() {
+            run.drop_some(8);
+        }
         run.step(&Op::Check);
     }
 }
