@@ -152,17 +152,19 @@ impl<D: BlockDevice> Txn<'_, D> {
         // The nodes above on the left side that have no child any more go as well.
         loop {
             let root = self.state.root(tree)?;
-            let (mut above, mut at) = (None, root.ptr);
-            while node::level(self.dirty(at.block)?) > 0 && self.state.dirty.contains(&at.block.0) {
+            let (mut above, mut at, mut level) = (None, root.ptr, root.level);
+            while level > 0 {
                 match node::child(self.dirty(at.block)?, 0) {
                     Some((_, child)) if self.state.dirty.contains(&child.block.0) => {
+                        level -= 1;
+                        // A damaged pointer may lead back up, to a block that was free.
+                        self.view().node(tree, child, level)?;
                         (above, at) = (Some(at), child);
                     }
                     _ => break,
                 }
             }
-            let node = self.dirty(at.block)?;
-            if node::level(node) == 0 || node::count(node) > 0 {
+            if level == 0 || node::count(self.dirty(at.block)?) > 0 {
                 return Ok(false);
             }
             self.free_node(at)?;

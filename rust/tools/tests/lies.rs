@@ -9,11 +9,12 @@ use common::{at, ends, formatted, mount, new_inode, newest, root, SMALL};
 use oxfs::engine::data::Written;
 use oxfs::engine::format::{extent_state, item_kind, ExtentItem, ForestItem, Geometry, RootItem};
 use oxfs::engine::mount::MountOptions;
-use oxfs::engine::node::{self, Key};
+use oxfs::engine::node::{self, Key, Ptr};
 use oxfs::engine::rename::{Rename, RenameFlags};
 use oxfs::engine::subvolume::{root_of, NewSubvolume, TOP};
 use oxfs::engine::super_block;
 use oxfs::engine::types::{BlockNr, FileBlock, InodeId, SubvolId};
+use oxfs::engine::xattr::XattrMode;
 use oxfs::engine::{Error, Volume};
 use oxfs::sim::SimDisk;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -225,4 +226,50 @@ fn inode_numbers_are_used_up() {
     });
     assert_eq!(moved.err(), Some(Error::NoSpace));
     assert_eq!(volume.fault(), None);
+}
+
+/// Where the root of subvolume 1 is.
+fn root_of_one(disk: &SimDisk) -> BlockNr {
+    let mut root = 0;
+    let key = Key::new(1, item_kind::FOREST, 0);
+    change(disk, newest(disk).forest, key, |item: &mut ForestItem| {
+        assert_eq!(item.root.level, 1);
+        root = item.root.block.get();
+    });
+    BlockNr(root)
+}
+
+/// A pointer to a free block, which becomes that of the new copy of the node that it is in.
+#[test]
+fn a_child_that_becomes_its_own_parent() {
+    let disk = nested();
+    let volume = mount(&disk);
+    let one = root_of(SubvolId(1));
+    volume.open_subvolume(one.subvol).expect("open");
+    volume.rmdir(one, b"two", at(3)).expect("rmdir");
+    for i in 0..12 {
+        let file = new_inode(0o100600, at(3));
+        let made = volume.create(one, &[b'a' + i], &file).expect("create");
+        let (id, value) = (made.value.id, [7; 1000]);
+        let done = volume.set_xattr(id, b"user.x", Some(&value), XattrMode::Any, at(3));
+        done.expect("xattr");
+    }
+    let deleted = volume.delete_subvolume(root_of(TOP), b"one", at(3));
+    deleted.expect("delete");
+    volume.unmount().expect("unmount");
+
+    // Where the first step of dropping it puts the copy of its root.
+    let tried = SimDisk::with_image(SMALL, disk.image());
+    let volume = mount(&tried);
+    assert!(!volume.drop_step(one.subvol).expect("drop_step").value);
+    volume.unmount().expect("unmount");
+    let place = root_of_one(&tried);
+    disk.damage(root_of_one(&disk), |node| {
+        let (_, ptr) = node::child(node, 1).expect("child");
+        let block = place;
+        node::set_child(node, 1, Ptr { block, ..ptr });
+        node::seal(node);
+    });
+    let volume = mount(&disk);
+    assert_damage(ends(move || volume.drop_step(one.subvol)));
 }
