@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hostile images: a volume with something of everything, damaged in one or a few places with its
-//! checksums made right again, then mounted, read, checked and worked on. Nothing may panic or
-//! run without end; what the answers are does not matter here.
+//! Hostile images: volumes with something of everything, and with subvolumes in every state, damaged in
+//! one or a few places with their checksums made right again, then mounted, read, checked and worked
+//! on. Nothing may panic or run without end; what the answers are does not matter here.
 //!
 //! `OXFS_HOSTILE_CASES=N` tries N images, `OXFS_HOSTILE_SEED=N` begins with image N.
 
+#[path = "hostile/base.rs"]
+mod base;
 mod common;
+#[path = "hostile/subvolumes.rs"]
+mod subvolumes;
 
-use common::{at, formatted, mount, new_inode, root, Choice, Random, Tape, SMALL};
+use base::write_file;
+use common::{at, mount, new_inode, number, root, Choice, Random, Tape, SMALL};
 use oxfs::check::check;
-use oxfs::engine::data::Written;
-use oxfs::engine::device::{BlockDevice, Write};
+use oxfs::engine::device::BlockDevice;
 use oxfs::engine::format::{tree_kind, SuperBlock};
-use oxfs::engine::inode::NewInode;
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node;
 use oxfs::engine::reflink::Clone as CloneRange;
 use oxfs::engine::rename::{Rename, RenameFlags};
-use oxfs::engine::snapshot::NewSnapshot;
+use oxfs::engine::subvolume::{root_of, SubvolInfo, TOP};
 use oxfs::engine::super_block;
 use oxfs::engine::types::{
-    Backing, BlockNr, FileBlock, FileType, InodeId, SubvolId, MAX_FILE_BLOCKS, MAX_FILE_SIZE,
+    Backing, BlockNr, FileBlock, FileType, InodeId, MAX_FILE_BLOCKS, MAX_FILE_SIZE,
 };
 use oxfs::engine::volume::Volume;
 use oxfs::engine::xattr::XattrMode;
@@ -34,121 +37,6 @@ type V = Volume<SimDisk>;
 
 /// Steps of a loop that an intact volume of this size never needs.
 const STEPS: usize = 3000;
-
-fn write_file(disk: &SimDisk, volume: &V, id: InodeId, start: u64, len: u64) {
-    let Ok(()) = volume.reserve(len) else { return };
-    let Ok(run) = volume.stage(id, FileBlock(start), len) else {
-        return;
-    };
-    volume.unreserve(len - run.len);
-    for i in 0..run.len {
-        let data = [i as u8; 4096];
-        let _ = disk.write(&[Write {
-            block: BlockNr(run.start.0 + i),
-            data: &data,
-        }]);
-    }
-    let size = start.saturating_add(run.len).saturating_mul(4096);
-    let staged = Written::Staged(run.start);
-    let _ = volume.finish_write(id, FileBlock(start), run.len, staged, Some(size));
-}
-
-fn snapshot_of<'a>(volume: &V, name: &'a [u8]) -> NewSnapshot<'a> {
-    NewSnapshot {
-        source: volume.default_subvolume(),
-        dir: root(volume),
-        name,
-        read_only: false,
-        uuid: [8; 16],
-        time: at(6),
-    }
-}
-
-/// A volume with every kind of item, several leaves and an inner node.
-fn rich() -> SimDisk {
-    let disk = formatted(SMALL);
-    let volume = mount(&disk);
-    let top = root(&volume);
-    let file = new_inode(0o100644, at(3));
-    let dir = new_inode(0o040755, at(3));
-    let sub = volume.create(top, b"sub", &dir).expect("create").value.id;
-    let deep = volume.create(sub, b"deep", &dir).expect("create").value.id;
-    for i in 0..120 {
-        let name = format!("a file with a rather long name, number {i}");
-        let into = [top, sub, deep][i % 3];
-        volume.create(into, name.as_bytes(), &file).expect("create");
-    }
-    let target = vec![b't'; 3000];
-    let link = NewInode {
-        symlink: Some(&target),
-        ..new_inode(0o120777, at(3))
-    };
-    volume.create(sub, b"symlink", &link).expect("create");
-    let data = volume.create(top, b"data", &file).expect("create").value.id;
-    volume
-        .link(data, deep, b"second name", at(4))
-        .expect("link");
-    let value = vec![7; 1000];
-    volume
-        .set_xattr(data, b"user.x", Some(&value), XattrMode::Any, at(4))
-        .expect("xattr");
-    for i in 0..60 {
-        write_file(&disk, &volume, data, i * 5, 1 + i % 4);
-    }
-    volume.prealloc(data, FileBlock(400), 40).expect("prealloc");
-    let copy = volume
-        .create(deep, b"copy", &file)
-        .expect("create")
-        .value
-        .id;
-    let clone = CloneRange {
-        source: data,
-        from: FileBlock(0),
-        target: copy,
-        to: FileBlock(0),
-        len: 200,
-    };
-    let mut done = 0;
-    while done < clone.len {
-        let step = CloneRange {
-            from: FileBlock(done),
-            to: FileBlock(done),
-            len: clone.len - done,
-            ..clone
-        };
-        done += volume.clone_range(&step).expect("clone").value;
-    }
-    let swap = volume.create(top, b"swap", &file).expect("create").value.id;
-    write_file(&disk, &volume, swap, 0, 30);
-    write_file(&disk, &volume, swap, 30, 30);
-    volume.set_swapping(swap, true).expect("pin");
-    let plan = volume.plan_swap(swap, 60).expect("plan");
-    plan.apply(&[0; 4096]).expect("swapon");
-    volume.set_swapping(swap, false).expect("unpin");
-    volume
-        .snapshot(&snapshot_of(&volume, b"dropped"))
-        .expect("snapshot");
-    volume.commit().expect("commit");
-    volume
-        .delete_subvolume(top, b"dropped", at(6))
-        .expect("delete");
-    volume
-        .snapshot(&snapshot_of(&volume, b"snapshot"))
-        .expect("snapshot");
-    volume.commit().expect("commit");
-    // The way to these is not shared any more.
-    write_file(&disk, &volume, data, 7, 2);
-    for i in 0..10 {
-        let name = format!("after the snapshot {i}");
-        volume.create(deep, name.as_bytes(), &file).expect("create");
-    }
-    let gone = volume.create(top, b"gone", &file).expect("create").value.id;
-    write_file(&disk, &volume, gone, 3, 9);
-    volume.unlink(top, b"gone", at(5)).expect("unlink");
-    volume.unmount().expect("unmount");
-    common::assert_clean(&disk);
-    disk
-}
 
 /// The nodes and super blocks of an image.
 fn metadata(image: &Image) -> (Vec<BlockNr>, Vec<BlockNr>) {
@@ -303,7 +191,8 @@ fn punch(volume: &V, id: InodeId, start: u64, end: u64) -> bool {
     false
 }
 
-fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut dyn Choice) {
+/// One change of the inode `id`, or of `other`.
+fn change(volume: &V, disk: &SimDisk, (id, other): (InodeId, InodeId), random: &mut dyn Choice) {
     let start = random.below(450);
     let len = 1 + random.below(60);
     match random.below(10) {
@@ -365,14 +254,10 @@ fn change(volume: &V, disk: &SimDisk, id: InodeId, random: &mut dyn Choice) {
             let _ = volume.link(id, target, b"another", at(9));
         }
         _ => {
-            let target = InodeId {
-                ino: oxfs::engine::types::Ino(20),
-                ..id
-            };
             let _ = volume.clone_range(&CloneRange {
                 source: id,
                 from: FileBlock(start),
-                target,
+                target: other,
                 to: FileBlock(start + 1000),
                 len,
             });
@@ -425,16 +310,19 @@ fn finish(volume: &V, id: InodeId) {
     }
 }
 
-/// Mounts, reads and changes what there is; `careful` as the kernel does it, which changes the content of
-/// regular files only.
+/// Mounts, reads and changes what there is; `careful` as the kernel does it, which changes the content
+/// of regular files only, and of none that is in a subvolume that was deleted.
 fn exercise(disk: &SimDisk, random: &mut dyn Choice, careful: bool) {
     let _ = check(disk);
     let Ok(volume) = Volume::mount(disk.clone(), &MountOptions { read_only: false }) else {
         return;
     };
-    let top = root(&volume);
+    let (ids, top) = (subvolumes::read(&volume), root(&volume));
     let mut found = vec![(top, FileType::Directory)];
     read_all(&volume, top, 0, &mut found);
+    if top.subvol != TOP {
+        read_all(&volume, root_of(TOP), 0, &mut found);
+    }
     for (id, _) in &found {
         read_inode(&volume, disk, *id);
     }
@@ -447,37 +335,27 @@ fn exercise(disk: &SimDisk, random: &mut dyn Choice, careful: bool) {
     let Ok(volume) = Volume::mount(disk.clone(), &MountOptions { read_only: false }) else {
         return;
     };
-    for round in 0..12 {
-        let (id, _) = found[random.below(found.len() as u64) as usize];
-        change(&volume, disk, id, random);
+    subvolumes::read(&volume);
+    for round in 0..16 {
+        let mut pick = || found[random.below(found.len() as u64) as usize].0;
+        let (id, other) = (pick(), pick());
+        let alive = |id: InodeId| volume.subvolume(id.subvol).is_ok_and(|info| !info.dropping);
+        if !careful || (alive(id) && alive(other)) {
+            change(&volume, disk, (id, other), random);
+        }
+        subvolumes::change(&volume, &ids, random);
         if round % 4 == 0 {
             change_names(&volume, random);
             let _ = volume.commit();
         }
     }
+    let top = root(&volume);
     if let Ok(Some(ino)) = volume.orphan_next(top.subvol, None) {
         finish(&volume, InodeId { ino, ..top });
     }
-    let _ = volume.snapshot(&snapshot_of(&volume, b"another"));
-    if let Ok(Some(id)) = volume.next_dropping(SubvolId(0)) {
-        for _ in 0..STEPS {
-            if volume.drop_step(id).map_or(true, |done| done.value) {
-                break;
-            }
-        }
-    }
-    let second = InodeId {
-        subvol: SubvolId(2),
-        ..top
-    };
-    if volume.open_subvolume(second.subvol).is_ok() {
-        read_all(&volume, second, 0, &mut found);
-        if !careful {
-            change(&volume, disk, second, random);
-        }
-        let _ = volume.delete_subvolume(top, b"snapshot", at(9));
-        let _ = volume.drop_step(second.subvol);
-    }
+    let another = base::snapshot(top.subvol, top, b"another", false);
+    let _ = volume.snapshot(&another);
+    subvolumes::drop_some(&volume, STEPS);
     let _ = volume.trim_group(0, 1);
     let _ = volume.unmount();
     let _ = check(disk);
@@ -486,21 +364,30 @@ fn exercise(disk: &SimDisk, random: &mut dyn Choice, careful: bool) {
 /// An image, its nodes and its super blocks.
 type Parts = (Image, Vec<BlockNr>, Vec<BlockNr>);
 
-/// The intact volume.
-fn start() -> &'static Parts {
-    static START: OnceLock<Parts> = OnceLock::new();
-    START.get_or_init(|| {
-        let image = rich().image();
-        let (nodes, supers) = metadata(&image);
-        (image, nodes, supers)
+/// The intact volumes.
+fn bases() -> &'static [Parts; 2] {
+    static BASES: OnceLock<[Parts; 2]> = OnceLock::new();
+    BASES.get_or_init(|| {
+        [base::rich(), base::subvolumes()].map(|disk| {
+            let image = disk.image();
+            let (nodes, supers) = metadata(&image);
+            (image, nodes, supers)
+        })
     })
 }
 
-/// Bytes of nodes and super blocks, checksums made right: each six bytes of `data` say which block,
-/// where, and three new bytes.
+/// The intact volume that a number chooses, on a disk.
+fn base(n: u64) -> (SimDisk, &'static Parts) {
+    let bases = bases();
+    let parts = &bases[(n % bases.len() as u64) as usize];
+    (SimDisk::with_image(SMALL, parts.0.clone()), parts)
+}
+
+/// Bytes of nodes and super blocks, checksums made right: the first byte of `data` chooses the volume,
+/// each six after it say which block, where, and three new bytes.
 fn bytes_changed(data: &[u8]) -> SimDisk {
-    let (image, nodes, supers) = start();
-    let disk = SimDisk::with_image(SMALL, image.clone());
+    let (first, data) = data.split_first().unwrap_or((&0, &[]));
+    let (disk, (_, nodes, supers)) = base(u64::from(*first));
     for change in data.chunks_exact(6).take(64) {
         let at = usize::from(u16::from_le_bytes([change[1], change[2]])) % 4090;
         let blocks = nodes.iter().chain(supers);
@@ -518,11 +405,23 @@ fn bytes_changed(data: &[u8]) -> SimDisk {
     disk
 }
 
-/// Fields of items of an intact volume.
-fn fields_changed(random: &mut dyn Choice) -> SimDisk {
-    let (image, nodes, supers) = start();
-    let disk = SimDisk::with_image(SMALL, image.clone());
+/// Fields of items of the `n`th intact volume.
+fn fields_changed(n: u64, random: &mut dyn Choice) -> SimDisk {
+    let (disk, (_, nodes, supers)) = base(n);
     damage(&disk, nodes, supers, random);
+    disk
+}
+
+/// What an input of the fuzz target of fields makes: its first choice is that of the volume.
+fn fields_from(tape: &mut Tape<'_>) -> SimDisk {
+    let n = tape.below(2);
+    fields_changed(n, tape)
+}
+
+/// An intact volume after operations, both chosen by an input.
+fn operated(tape: &mut Tape<'_>) -> SimDisk {
+    let (disk, _) = base(tape.below(2));
+    exercise(&disk, tape, true);
     disk
 }
 
@@ -534,15 +433,14 @@ pub fn fuzz_bytes(data: &[u8]) {
 /// Fuzz target: changed fields, then operations; `data` makes all choices.
 pub fn fuzz_fields(data: &[u8]) {
     let mut tape = Tape::new(data);
-    let disk = fields_changed(&mut tape);
+    let disk = fields_from(&mut tape);
     exercise(&disk, &mut tape, false);
 }
 
-/// Fuzz target: operations on an intact volume, which stays intact.
+/// Fuzz target: operations on an intact volume, which stays intact; `data` makes all choices, first
+/// that of the volume.
 pub fn fuzz_operations(data: &[u8]) {
-    let disk = SimDisk::with_image(SMALL, start().0.clone());
-    exercise(&disk, &mut Tape::new(data), true);
-    common::assert_clean(&disk);
+    common::assert_clean(&operated(&mut Tape::new(data)));
 }
 
 type Target = (&'static str, fn(&[u8]));
@@ -586,21 +484,15 @@ pub fn images(more: u64) -> Vec<(String, SimDisk)> {
             let mut tape = Tape::new(&data);
             let disk = match target {
                 "bytes" => bytes_changed(&data),
-                "fields" => fields_changed(&mut tape),
-                _ => {
-                    let disk = SimDisk::with_image(SMALL, start().0.clone());
-                    exercise(&disk, &mut tape, true);
-                    disk
-                }
+                "fields" => fields_from(&mut tape),
+                _ => operated(&mut tape),
             };
             images.push((format!("{target}-{name}"), disk));
         }
     }
     let random = |seed| {
-        (
-            format!("random-{seed:02}"),
-            fields_changed(&mut Random(seed)),
-        )
+        let disk = fields_changed(seed, &mut Random(seed));
+        (format!("random-{seed:02}"), disk)
     };
     images.extend((0..more).map(random));
     images
@@ -615,17 +507,12 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_panics() {
-    let (_, nodes, supers) = start();
-    assert!(
-        nodes.len() > 20 && supers.len() == 4,
-        "{nodes:?} {supers:?}"
-    );
     let first = number("OXFS_HOSTILE_SEED", 0);
     let cases = number("OXFS_HOSTILE_CASES", 4000);
     let mut bad = Vec::new();
     for seed in first..first + cases {
         let mut random = Random(seed);
-        let disk = fields_changed(&mut random);
+        let disk = fields_changed(seed, &mut random);
         if catch_unwind(AssertUnwindSafe(|| exercise(&disk, &mut random, false))).is_err() {
             eprintln!("image {seed}");
             bad.push(seed);
@@ -642,19 +529,48 @@ fn nothing_panics() {
 /// Every tree is among what gets damaged.
 #[test]
 fn all_trees_are_there() {
-    let image = rich().image();
-    let (nodes, supers) = metadata(&image);
-    for tree in tree_kind::FOREST..=tree_kind::SUBVOLUME {
-        let has = |at: &&BlockNr| {
-            image
-                .get(**at)
-                .is_some_and(|block| node::tree(block) == tree)
-        };
-        assert!(nodes.iter().filter(has).count() > 0, "tree {tree}");
+    for (image, nodes, supers) in bases() {
+        assert!(
+            nodes.len() > 20 && supers.len() == 4,
+            "{nodes:?} {supers:?}"
+        );
+        for tree in tree_kind::FOREST..=tree_kind::SUBVOLUME {
+            let has = |at: &&BlockNr| {
+                image
+                    .get(**at)
+                    .is_some_and(|block| node::tree(block) == tree)
+            };
+            assert!(nodes.iter().filter(has).count() > 0, "tree {tree}");
+        }
+        for at in supers {
+            let block = image.get(*at).expect("super block");
+            let sb: &SuperBlock = super_block::parse(block).expect("super block");
+            assert_eq!(sb.block.get(), at.0);
+        }
     }
-    for at in supers {
-        let block = image.get(at).expect("super block");
-        let sb: &SuperBlock = super_block::parse(block).expect("super block");
-        assert_eq!(sb.block.get(), at.0);
-    }
+}
+
+/// Subvolumes of every state are, too.
+#[test]
+fn all_states_of_subvolumes_are_there() {
+    let volume = mount(&base(1).0);
+    let all: Vec<_> = subvolumes::read(&volume)
+        .into_iter()
+        .skip(1)
+        .map(|id| volume.subvolume(id).expect("subvolume"))
+        .collect();
+    let is = |what: fn(&SubvolInfo) -> bool| all.iter().any(what);
+    assert!(is(|info| info.source.is_some() && info.read_only));
+    assert!(is(|info| info.source.is_some() && !info.read_only));
+    assert!(is(|info| info.dropping && info.dropped > 0));
+    assert!(is(|info| info.home.is_some_and(|home| home.subvol != TOP)));
+    assert_ne!(volume.default_subvolume(), TOP);
+    let find = |dir, name: &[u8]| volume.lookup(dir, name).expect("lookup").expect("name").0;
+    let backing = |name| {
+        let swap = find(find(root_of(TOP), name), b"swap");
+        volume.map(swap, FileBlock(1), 1).expect("map").backing
+    };
+    let has_blocks = |backing| matches!(backing, Backing::Prealloc { shared: false, .. });
+    assert!(has_blocks(backing(b"home")) && has_blocks(backing(b"plain")));
+    assert_eq!(backing(b"snapshot"), Backing::Unbacked);
 }
