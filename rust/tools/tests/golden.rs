@@ -1,28 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A volume of version 1 with every kind of item, as it was written once: it must stay readable for
-//! ever. `golden/v1.txt` is never written again; a later version of the format gets a file of its
-//! own (`OXFS_GOLDEN=PATH` writes what `make` makes).
+//! Volumes of version 1 with every kind of item, and with subvolumes in every state, as they were
+//! written once: they must stay readable for ever. `golden/v1.txt` and `golden/v1-subvolumes.txt` are
+//! never written again; a later version of the format gets files of its own (`OXFS_GOLDEN=FOLDER`
+//! writes what `make` and `make_subvolumes` make).
 
 mod common;
 
 use common::{at, formatted, mount, new_inode, root, SimVolume, SMALL};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
+use oxfs::engine::error::Error;
 use oxfs::engine::format::{item_kind, NODE_MAGIC};
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node;
 use oxfs::engine::reflink::Clone as CloneRange;
-use oxfs::engine::types::{Backing, BlockNr, FileBlock, FileType, InodeId};
+use oxfs::engine::snapshot::NewSnapshot;
+use oxfs::engine::subvolume::{root_of, NewSubvolume, TOP};
+use oxfs::engine::types::{Backing, BlockNr, FileBlock, FileType, InodeId, SubvolId};
 use oxfs::engine::xattr::XattrMode;
 use oxfs::engine::Volume;
 use oxfs::sim::{Image, SimDisk};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 const V1: &str = include_str!("golden/v1.txt");
+const V1_SUBVOLUMES: &str = include_str!("golden/v1-subvolumes.txt");
 /// Bytes of a line of the text.
 const ROW: usize = 32;
 const TARGET: [u8; 1500] = [b't'; 1500];
@@ -40,6 +46,14 @@ fn write(disk: &SimDisk, volume: &SimVolume, id: InodeId, start: u64, len: u64, 
     volume
         .finish_write(id, FileBlock(start), len, staged, size)
         .expect("finish_write");
+}
+
+/// Activates a swapfile whose header page is full of `s`, and ends that.
+fn swap_to(volume: &SimVolume, swap: InodeId, pages: u64) {
+    volume.set_swapping(swap, true).expect("pin");
+    let plan = volume.plan_swap(swap, pages).expect("plan");
+    plan.apply(&[b's'; 4096]).expect("swapon");
+    volume.set_swapping(swap, false).expect("unpin");
 }
 
 fn make() -> SimDisk {
@@ -76,16 +90,78 @@ fn make() -> SimDisk {
     create(top, "symlink", &symlink);
     let swap = create(top, "swap", &file);
     write(&disk, &volume, swap, 0, 16, b's');
-    volume.set_swapping(swap, true).expect("pin");
-    let plan = volume.plan_swap(swap, 16).expect("plan");
-    plan.apply(&[b's'; 4096]).expect("swapon");
-    volume.set_swapping(swap, false).expect("unpin");
+    swap_to(&volume, swap, 16);
     common::snapshot(&volume, b"snapshot");
     volume.commit().expect("commit");
     write(&disk, &volume, data, 0, 1, b'c');
     let gone = create(top, "gone", &file);
     write(&disk, &volume, gone, 0, 1, b'g');
     volume.unlink(top, b"gone", at(5)).expect("unlink");
+    volume.unmount().expect("unmount");
+    disk
+}
+
+/// Subvolumes 1 to 5: `home`, the default, with a swapfile; `inner`, which hangs in it; a read-only
+/// snapshot of it, and a writable one of that; and one that is gone for the half.
+fn make_subvolumes() -> SimDisk {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let create = |dir, name: &str, mode| {
+        let made = volume.create(dir, name.as_bytes(), &new_inode(mode, at(3)));
+        made.expect("create").value.id
+    };
+    let subvolume = |dir, name: &str, uuid| {
+        let new = NewSubvolume {
+            dir,
+            name: name.as_bytes(),
+            root: new_inode(0o040750, at(4)),
+            uuid: [uuid; 16],
+        };
+        let made = volume.create_subvolume(&new);
+        made.expect("subvolume").value.id
+    };
+    let snapshot = |source: InodeId, name: &str, read_only, uuid| {
+        let new = NewSnapshot {
+            source: source.subvol,
+            dir: root_of(TOP),
+            name: name.as_bytes(),
+            read_only,
+            uuid: [uuid; 16],
+            time: at(5),
+        };
+        volume.snapshot(&new).expect("snapshot").value.id
+    };
+    let home = subvolume(create(root_of(TOP), "dir", 0o040755), "home", 1);
+    let data = create(home, "data", 0o100640);
+    write(&disk, &volume, data, 0, 3, b'a');
+    let swap = create(home, "swap", 0o100600);
+    write(&disk, &volume, swap, 0, 8, b's');
+    swap_to(&volume, swap, 8);
+    let inner = subvolume(home, "inner", 2);
+    let secret = create(inner, "secret", 0o100600);
+    write(&disk, &volume, secret, 0, 1, b'i');
+    let frozen = snapshot(home, "frozen", true, 3);
+    let copy = snapshot(frozen, "copy", false, 4);
+    volume.commit().expect("commit");
+    write(&disk, &volume, data, 0, 1, b'c');
+    let its_data = InodeId {
+        subvol: copy.subvol,
+        ..data
+    };
+    write(&disk, &volume, its_data, 1, 1, b'd');
+
+    let gone = subvolume(root_of(TOP), "gone", 5);
+    for i in 0..6 {
+        let file = create(gone, &format!("file {i}"), 0o100600);
+        let value = [b'x'; 1000];
+        let done = volume.set_xattr(file, b"user.x", Some(&value), XattrMode::Any, at(4));
+        done.expect("xattr");
+    }
+    let deleted = volume.delete_subvolume(root_of(TOP), b"gone", at(6));
+    deleted.expect("delete");
+    let step = volume.drop_step(gone.subvol).expect("drop_step");
+    assert!(!step.value, "nothing is left of it");
+    volume.set_default_subvolume(home.subvol).expect("default");
     volume.unmount().expect("unmount");
     disk
 }
@@ -149,11 +225,12 @@ fn from_text(text: &str) -> SimDisk {
 
 #[test]
 fn text_is_the_image() {
-    let disk = make();
-    let text = to_text(&disk.image());
-    assert_eq!(to_text(&from_text(&text).image()), text);
-    if let Some(path) = std::env::var_os("OXFS_GOLDEN") {
-        std::fs::write(path, text).expect("write");
+    for (disk, name) in [(make(), "v1.txt"), (make_subvolumes(), "v1-subvolumes.txt")] {
+        let text = to_text(&disk.image());
+        assert_eq!(to_text(&from_text(&text).image()), text);
+        if let Some(folder) = std::env::var_os("OXFS_GOLDEN") {
+            std::fs::write(Path::new(&folder).join(name), text).expect("write");
+        }
     }
 }
 
@@ -212,11 +289,13 @@ fn run(start: u64, bytes: &[u8]) -> Vec<(u64, u8)> {
     (start..).zip(bytes.iter().copied()).collect()
 }
 
+fn find(volume: &SimVolume, dir: InodeId, name: &str) -> (InodeId, FileType) {
+    let found = volume.lookup(dir, name.as_bytes()).expect("lookup");
+    found.unwrap_or_else(|| panic!("{name}"))
+}
+
 fn reads_as_it_was(disk: &SimDisk, volume: &SimVolume) {
-    let find = |dir, name: &str| {
-        let found = volume.lookup(dir, name.as_bytes()).expect("lookup");
-        found.unwrap_or_else(|| panic!("{name}"))
-    };
+    let find = |dir, name: &str| find(volume, dir, name);
     let top = root(volume);
     let (dir, kind) = find(top, "dir");
     assert_eq!(kind, FileType::Directory);
@@ -278,4 +357,74 @@ fn version_1_stays_readable() {
     volume.unmount().expect("unmount");
     common::assert_clean(&disk);
     reads_as_it_was(&disk, &mount(&disk));
+}
+
+/// A subvolume as it was: number, number and uuid of its source, flags.
+fn check_info(volume: &SimVolume, id: u64, source: Option<(u64, u8)>, flags: (bool, bool)) {
+    let info = volume.subvolume(SubvolId(id)).expect("subvolume");
+    assert_eq!(info.uuid, [id as u8; 16]);
+    assert_eq!(info.source, source.map(|(id, _)| SubvolId(id)));
+    assert_eq!(info.source_uuid, [source.map_or(0, |(_, uuid)| uuid); 16]);
+    assert_eq!((info.read_only, info.dropping), flags, "flags of {id}");
+    assert_eq!(info.home.is_some(), !info.dropping);
+    assert_eq!(info.dropped > 0, info.dropping);
+    let created = if source.is_some() { at(5) } else { at(4) };
+    assert_eq!(info.created, created);
+}
+
+fn subvolumes_are_as_they_were(disk: &SimDisk, volume: &SimVolume) {
+    check_info(volume, 1, None, (false, false));
+    check_info(volume, 2, None, (false, false));
+    check_info(volume, 3, Some((1, 1)), (true, false));
+    check_info(volume, 4, Some((3, 3)), (false, false));
+    let find = |dir, name: &str| find(volume, dir, name).0;
+    let home = find(find(root_of(TOP), "dir"), "home");
+    assert_eq!(root(volume), home);
+    let inner = find(home, "inner");
+    assert_eq!((home, inner), (root_of(SubvolId(1)), root_of(SubvolId(2))));
+    assert_eq!(volume.path(inner).expect("path"), b"dir/home/inner");
+    assert_eq!(content(disk, volume, find(inner, "secret")), run(0, b"i"));
+    let frozen = find(root_of(TOP), "frozen");
+    let copy = find(root_of(TOP), "copy");
+    for (top, data) in [(home, b"caa"), (frozen, b"aaa"), (copy, b"ada")] {
+        assert_eq!(content(disk, volume, find(top, "data")), run(0, data));
+        let swap = find(top, "swap");
+        assert_eq!(content(disk, volume, swap), run(0, b"s\0\0\0\0\0\0\0"));
+        assert_eq!(volume.inode(swap).expect("inode").blocks, 8);
+        // Only the file itself has swap space; what was taken of it has a promise.
+        let backing = volume.map(swap, FileBlock(1), 7).expect("map").backing;
+        match top == home {
+            true => assert!(matches!(backing, Backing::Prealloc { shared: false, .. })),
+            false => assert_eq!(backing, Backing::Unbacked),
+        }
+    }
+    // Of what hangs in their source they have an empty directory.
+    for top in [frozen, copy] {
+        let plain = find(top, "inner");
+        assert_eq!(plain.subvol, top.subvol);
+        let mut entries = Vec::new();
+        volume.readdir(plain, 2, 9, &mut entries).expect("readdir");
+        assert!(entries.is_empty());
+    }
+    let into = volume.create(frozen, b"new", &new_inode(0o100600, at(9)));
+    assert_eq!(into.map(drop), Err(Error::ReadOnly));
+}
+
+#[test]
+fn subvolumes_of_version_1_stay_readable() {
+    let disk = from_text(V1_SUBVOLUMES);
+    common::assert_clean(&disk);
+    let volume = Volume::mount(disk.clone(), &MountOptions { read_only: true }).expect("mount");
+    subvolumes_are_as_they_were(&disk, &volume);
+    check_info(&volume, 5, None, (false, true));
+    drop(volume);
+    // And writable; dropping goes on where it stopped.
+    let volume = mount(&disk);
+    let gone = volume.next_dropping(TOP).expect("next_dropping");
+    assert_eq!(gone, Some(SubvolId(5)));
+    while !volume.drop_step(SubvolId(5)).expect("drop_step").value {}
+    assert_eq!(volume.subvolume(SubvolId(5)), Err(Error::NotFound));
+    volume.unmount().expect("unmount");
+    common::assert_clean(&disk);
+    subvolumes_are_as_they_were(&disk, &mount(&disk));
 }
