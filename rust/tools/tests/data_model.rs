@@ -11,7 +11,7 @@ mod op;
 #[path = "data_model/swap.rs"]
 mod swap;
 
-use common::{assert_clean, cases, formatted, mount, new_inode, SimVolume};
+use common::{assert_clean, cases, formatted, mount, new_inode, SimVolume, SMALL};
 use op::{op, Op, Range};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
@@ -392,6 +392,27 @@ fn every_second_block_on_a_full_volume() {
     world.verify();
 }
 
+/// A leaf that points to more shared pieces than one step can count is dropped in parts.
+#[test]
+fn dropping_a_leaf_in_parts() {
+    let mut world = World::new(SMALL);
+    for at in (0..80).step_by(2) {
+        world.write(0, at, 1).expect("write");
+    }
+    world.snapshot(0).expect("snapshot");
+    // Its leaf is its own from here on.
+    world.write(FILES, 100, 1).expect("write");
+    world.delete(1).expect("delete");
+    let mut steps = 0;
+    while world.volume.next_dropping(TOP).expect("next").is_some() {
+        world.drop_some(1).expect("drop");
+        world.check();
+        steps += 1;
+    }
+    assert!(steps > 4, "{steps} steps");
+    world.verify();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases(128), failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -402,6 +423,6 @@ proptest! {
 
     #[test]
     fn histories_on_a_full_volume(ops in proptest::collection::vec(op(), 1..60)) {
-        run(4096, &ops);
+        run(SMALL, &ops);
     }
 }
