@@ -88,6 +88,9 @@ drop_caches
 is 'the snapshot still has it' "$sum" "$(sha256sum <three/swap)"
 must swapoff home/swap
 is 'what was swapped out is not seen' 0 "$(turn_on home/swap; swapmem -o -m 8 >/dev/null; fileop snapshot home four >/dev/null; swapoff home/swap; markers home/swap four/swap three/swap)"
+op 'unshare of what was active' OK fallocate home/swap unshare 0 32M
+must sync
+is 'its header is its own, too' '0 SWAPSPACE2' "$(blocks_with home/swap shared) $(dd if=home/swap bs=1 skip=4086 count=10 status=none)"
 
 # Rollback: the snapshot becomes what is mounted, and its swapfile works.
 turn_on home/swap

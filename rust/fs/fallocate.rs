@@ -126,6 +126,9 @@ fn zero(inode: &Inode, range: &Range) -> Result {
 /// Gives the file blocks of its own in the range.
 fn unshare(inode: &Inode, range: &Range) -> Result {
     check_size(inode, range)?;
+    // The private header page of a swapfile hides that the file's own one is shared.
+    let (first, last) = (block_of(range.pos), block_after(range.end));
+    data::prepare_write(inode, first, last.saturating_sub(first))?;
     iomap::unshare::<Oxfs, File>(inode, range.pos, range.end - range.pos)?;
     inode.write_range(range.pos, range.end)?;
     allocate(inode, range)
