@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The system can be suspended while a deleted subvolume is being dropped, also when that freezes the
-# filesystem first.
+# The system can be suspended while a deleted subvolume is being dropped, and while snapshots are taken
+# one after the other, also when that freezes the filesystem first.
 # vm: --disk 1G
 
 . "${0%/*}/lib.sh"
@@ -21,6 +21,27 @@ grow() {
 	do_op rewrite big/pieces 2
 	must cp --reflink=always big/pieces "base/$1"
 	must sync
+}
+
+# snapshots NAME: one after the other, until it is enough.
+snapshots() {
+	PYTHONPATH=$here python3 -c 'if True:
+		import itertools, os, sys, oxfsctl
+		for number in itertools.count():
+			if os.path.exists("/tmp/enough"):
+				break
+			oxfsctl.create(f"{sys.argv[1]}-{number}", "base")' "$1"
+} 7>&- 8<&-
+made() { find . -maxdepth 1 -name '*-[0-9]*' -type d | wc -l; }
+# more: waits until there are more than now.
+more() {
+	local i now
+	now=$(made)
+	for ((i = 0; i < 300; i++)); do
+		(($(made) == now)) || return 0
+		sleep 0.1
+	done
+	return 1
 }
 
 can_suspend=''
@@ -44,6 +65,21 @@ for frozen in 0 1; do
 	at_most 'nobody was in the way' 15 $((SECONDS - before))
 	is 'it is not dropped meanwhile' 1 "$(dropping)"
 	check 'it goes on' dropped
+
+	# Several at once: all but one wait for their turn.
+	rm -f /tmp/enough
+	takers=()
+	for name in a b c d e f; do
+		snapshots "$name-$frozen" &
+		takers+=($!)
+	done
+	for i in 1 2 3; do
+		check "snapshots are taken ($i)" more
+		check "suspend meanwhile ($frozen)" suspend
+	done
+	check 'it goes on' more
+	touch /tmp/enough
+	for taker in "${takers[@]}"; do check 'none failed' wait "$taker"; done
 done
 
 end

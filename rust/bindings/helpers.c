@@ -4,6 +4,7 @@
  * Nothing else belongs here: each does exactly what its name without the prefix does.
  */
 #include <linux/folio_batch.h>
+#include <linux/freezer.h>
 #include <linux/fs.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
@@ -60,6 +61,16 @@ ssize_t oxfs_helper_generic_write_sync(struct kiocb *iocb, ssize_t count)
 bool oxfs_helper_fatal_signal_pending(void)
 {
 	return fatal_signal_pending(current);
+}
+
+bool oxfs_helper_freezing(void)
+{
+	return freezing(current);
+}
+
+void oxfs_helper_try_to_freeze(void)
+{
+	try_to_freeze();
 }
 
 size_t oxfs_helper_iov_iter_count(const struct iov_iter *iter)

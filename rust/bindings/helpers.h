@@ -21,6 +21,8 @@ void oxfs_helper_file_accessed(struct file *file);
 bool oxfs_helper_file_synchronous(struct file *file);
 ssize_t oxfs_helper_generic_write_sync(struct kiocb *iocb, ssize_t count);
 bool oxfs_helper_fatal_signal_pending(void);
+bool oxfs_helper_freezing(void);
+void oxfs_helper_try_to_freeze(void);
 size_t oxfs_helper_iov_iter_count(const struct iov_iter *iter);
 void oxfs_helper_folio_put(struct folio *folio);
 size_t oxfs_helper_folio_size(const struct folio *folio);

@@ -14,8 +14,9 @@
 //! while they still run.
 //!
 //! Locks: one request at a time (`turn`) > freezing, `s_umount` > the engine's. No lock of an inode
-//! is held, nor write access to the mount: who is stopped may wait for either. When a user's
-//! freeze is in force the request is not answered, and is made again when that ends.
+//! is held, nor write access to the mount: who is stopped may wait for either. When a freeze of
+//! somebody else is in force the request is not answered, and is made again when that ends; the turn
+//! is given up meanwhile.
 
 use super::super_block::State;
 use super::{Oxfs, Volume};
@@ -25,6 +26,7 @@ use crate::engine::subvolume::TOP;
 use crate::engine::types::{Attr, Ino, InodeId, SubvolId, Time};
 use crate::platform::{mutex, Mutex, NoMemory};
 use crate::vfs::file::{is_killed, OpenFile};
+use crate::vfs::freeze::{is_suspending, wait_for_resume};
 use kernel::prelude::*;
 
 /// A request.
@@ -97,32 +99,40 @@ impl Barrier {
     }
 
     /// Has the request answered on the filesystem of `file`. No lock and no write access is held.
-    pub fn ask(&self, file: &OpenFile<Oxfs>, request: Request) -> Result<engine::Result<Done>> {
+    pub fn ask(&self, file: &OpenFile<Oxfs>, mut request: Request) -> Result<engine::Result<Done>> {
+        loop {
+            match self.in_turn(file, request)? {
+                Slot::Answered(answer) => return Ok(answer),
+                Slot::Asked(unanswered) => request = unanswered,
+                // Only who has the turn takes something out.
+                Slot::Empty => return Err(EINVAL),
+            }
+            // These waits do not keep the system from being suspended; one for the turn of a task that
+            // waits here would.
+            wait_for_resume();
+            drop(file.write_access()?);
+        }
+    }
+
+    /// Makes the request once, and returns what became of it: nothing while somebody else holds the
+    /// filesystem frozen, or the system is being suspended.
+    fn in_turn(&self, file: &OpenFile<Oxfs>, request: Request) -> Result<Slot> {
         let _turn = self.turn.lock();
         file.flush_filesystem()?;
+        if is_suspending() {
+            return Ok(Slot::Asked(request));
+        }
         *self.slot.lock() = Slot::Asked(request);
-        let result = loop {
-            let stopped = file.stop_writers();
-            let mut slot = self.slot.lock();
-            match (core::mem::replace(&mut *slot, Slot::Empty), stopped) {
-                (Slot::Answered(answer), Ok(())) => break Ok(answer),
-                // Another part of the kernel froze it first, which was answered as well.
-                (Slot::Answered(answer), Err(error)) if error == EBUSY => break Ok(answer),
-                // It was carried out, but what followed failed: the commit.
-                (Slot::Answered(_), Err(error)) => break Err(error),
-                (asked, Ok(())) => *slot = asked,
-                // Another part of the kernel holds it frozen, as for hibernation.
-                (asked, Err(error)) if error == EBUSY => *slot = asked,
-                (_, Err(error)) => break Err(error),
-            }
-            drop(slot);
-            // Waits until it is not frozen any more.
-            if let Err(error) = file.write_access() {
-                break Err(error);
-            }
-        };
-        *self.slot.lock() = Slot::Empty;
-        result
+        let stopped = file.stop_writers();
+        let slot = core::mem::replace(&mut *self.slot.lock(), Slot::Empty);
+        match stopped {
+            // Another part of the kernel holds it frozen, as for hibernation. If that began only now,
+            // the request was answered as well.
+            Err(error) if error == EBUSY => Ok(slot),
+            // Also if it was carried out, but what followed failed: the commit.
+            Err(error) => Err(error),
+            Ok(()) => Ok(slot),
+        }
     }
 }
 

@@ -17,6 +17,20 @@ use core::ptr;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
+/// Whether the calling task is to stop, because the system is being suspended. A task that was waiting
+/// for write access then may be given it, and keep it until the system is resumed: who stopped writers
+/// would wait for that long, which the suspension does not.
+pub fn is_suspending() -> bool {
+    // SAFETY: It looks at the current task only.
+    unsafe { bindings::oxfs_helper_freezing() }
+}
+
+/// Waits until the system has been resumed, if it is being suspended. No lock is held.
+pub fn wait_for_resume() {
+    // SAFETY: The task may sleep.
+    unsafe { bindings::oxfs_helper_try_to_freeze() }
+}
+
 impl<F: FileSystem> OpenFile<F> {
     fn sb(&self) -> *mut bindings::super_block {
         self.inode().super_block().as_ptr()
@@ -37,7 +51,7 @@ impl<F: FileSystem> OpenFile<F> {
 
     /// Stops all writers, and lets them go on. `EBUSY` while somebody else in the kernel does so.
     /// Neither write access nor any lock of the VFS is held: writers that are being waited for may
-    /// need it.
+    /// need it. Not to be called while [`is_suspending`].
     pub fn stop_writers(&self) -> Result {
         let sb = self.sb();
         let who = bindings::freeze_holder_FREEZE_HOLDER_KERNEL;
