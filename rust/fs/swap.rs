@@ -37,6 +37,7 @@
 //! | FITRIM | engine: free blocks only; bitmaps have swap runs as mapped | swap-table |
 //! | discard by swapon --discard | the swap core's, of its own extents | swap-activate |
 //! | freeze, thaw | allowed: swap I/O is on the device, no operation of this module | swap-table, snap-races |
+//! | hibernation: its image, and the mark of it in the header | the swap core's slots; the header page has the address that `resume_offset=` says while the swapfile is active; nothing is written after the image was taken ([`crate::vfs::workqueue`]) | `qemu/hibernate`, snap-suspend |
 //! | FS_IOC_SHUTDOWN | allowed: changes are refused, swap I/O goes on; swapoff works, for `SB_RDONLY` stays clear | snap-swap |
 //! | umount, remount read-only | VFS: the file is open for writing (EBUSY) | swap-table, snap-races |
 //! | the volume becomes larger | allowed: no block of a file moves, but where the super block's mirrors come to be (then as below) | resize |
