@@ -120,8 +120,9 @@ is 'when it can be read again, it is' "$before" "$(sums data)"
 
 cd / || give_up 'cd /'
 must umount "$mnt"
-leaf=$(python3 "$here/oxfs-edit.py" "$dev" nodes | awk '$3 == 0 { n[$2]++; last[$2] = $1 }
-	END { for (tree in n) if (n[tree] > most) { most = n[tree]; found = last[tree] } print found }')
+# One in the middle of the largest tree, which is the folder's: a mount does not read it.
+leaf=$(python3 "$here/oxfs-edit.py" "$dev" nodes | awk '$3 == 0 { leaves[$2, n[$2]++] = $1 }
+	END { for (tree in n) if (n[tree] > n[most]) most = tree; print leaves[most, int(n[most] / 2)] }')
 mount_fs
 dust addbadblock "$leaf"
 dust enable 2>/dev/null

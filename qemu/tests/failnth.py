@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """failnth.py DEVICE MOUNTPOINT [OPERATION...]: every operation, or these, with its first allocation
 failing, then its second and so on, until one run of it needs no more (/proc/self/fail-nth of a kernel
-with fault injection). failnth.py DEVICE MOUNTPOINT mix SECONDS SEED: one after the other, as they
-come, while faults hit whoever asks for them (/proc/self/make-it-fail).
+with fault injection). failnth.py DEVICE MOUNTPOINT mix RUNS SEED: so many of them, as they come, while
+faults hit whoever asks for them (/proc/self/make-it-fail).
 
 Each run must succeed or fail with ENOMEM, and leave a filesystem that goes on working. Prints a line
 for each operation: how many runs there were, how many failed.
@@ -16,7 +16,6 @@ import os
 import random
 import struct
 import sys
-import time
 from collections import Counter
 
 import oxfsctl
@@ -190,6 +189,13 @@ def two(first=DATA, second=DATA):
         os.close(make("b", second))
         return make("a", first)
     return prepare
+
+
+def alone():
+    """An open file; the name of the second is free."""
+    file = make("a", DATA)
+    remove("b")(None, None)
+    return file
 
 
 def nameless(_):
@@ -371,7 +377,7 @@ ALL = [
     Runs("mkdir", nothing, lambda _: os.mkdir(path("dir"), 0o700), remove("dir")),
     Runs("symlink", nothing, lambda _: os.symlink("x" * 300, path("link")), remove("link")),
     Runs("mknod", nothing, lambda _: os.mkfifo(path("fifo"), 0o600), remove("fifo")),
-    Runs("link", fresh("a"), lambda _: os.link(path("a"), path("b")), remove("b")),
+    Runs("link", alone, lambda _: os.link(path("a"), path("b")), remove("b")),
     Runs("rename", fresh("a"), lambda _: os.rename(path("a"), path("c")), remove("c")),
     Runs("rename cold", clean(fresh("a")), lambda _: os.rename(path("a"), path("c")), remove("c")),
     Runs("unlink", fresh("a"), lambda _: os.unlink(path("a")), remove("a")),
@@ -445,11 +451,10 @@ def every(chosen):
     print(f"all: {total} runs, {broken} failed", flush=True)
 
 
-def mix(seconds, seed):
+def mix(runs, seed):
     fail = os.open("/proc/self/make-it-fail", os.O_RDWR)
     chance, ends = random.Random(int(seed)), Counter()
-    until = time.monotonic() + int(seconds)
-    while time.monotonic() < until:
+    for _ in range(int(runs)):
         operation = chance.choice(ALL)
         error, _ = operation.once(lambda: os.pwrite(fail, b"1", 0), lambda: os.pwrite(fail, b"0", 0))
         if error not in (None, errno.ENOMEM):

@@ -45,7 +45,7 @@ impl<D: BlockDevice> Volume<D> {
         match self.commit_locked()? {
             true => Ok(()),
             // No tree changed, but data may have.
-            false => self.flush(),
+            false => self.flush().inspect_err(|error| self.note(*error)),
         }
     }
 

@@ -257,7 +257,8 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
             false => 0,
         };
         let ways = (self.ways.len() as u64).saturating_mul(MAX_LEVELS as u64);
-        Ok(Cost::rewrites(
+        Ok(view.state.cost_to_move(
+            view.store.geometry(),
             nodes.saturating_add(more).saturating_add(ways),
             shared.saturating_mul(2),
         ))
@@ -337,7 +338,8 @@ impl<D: BlockDevice> Volume<D> {
     fn move_window(&self, window: Leaving, last: bool, goes_on: &dyn Fn() -> bool) -> Result<bool> {
         let most = if last { u64::MAX } else { MOST_NODES };
         let mut survey = Survey::new(self, window, most, goes_on);
-        if !survey.all()? {
+        let fits = survey.all().inspect_err(|error| self.note(*error))?;
+        if !fits {
             return Ok(false);
         }
         match self.relocate(&survey) {
@@ -374,7 +376,7 @@ impl<D: BlockDevice> Volume<D> {
     /// Takes blocks for the data.
     fn take_places(&self, survey: &Survey<'_, D>) -> Result<Moves> {
         let mut state = self.state.write();
-        if !state.has_spare(&self.store, survey.data.total()) {
+        if !state.has_room_to_move(self.store.geometry(), survey.data.total()) {
             return Err(Error::NoSpace);
         }
         let (mut moves, mut at) = (Moves::default(), 0);

@@ -67,7 +67,7 @@ impl<D: BlockDevice> Volume<D> {
         check_writable(&state)?;
         state.space.fence(&self.store, to)?;
         let room = state.space.leaving_in_use().and_then(|blocks| {
-            match state.has_room_behind_fence(self.store.geometry(), to, blocks) {
+            match state.has_room_behind_fence(self.store.geometry(), blocks) {
                 true => Ok(()),
                 false => Err(Error::NoSpace),
             }

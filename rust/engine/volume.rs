@@ -209,24 +209,34 @@ impl State {
         }
     }
 
-    /// Whether `blocks` of data, and nodes for them, are to be had.
-    pub(super) fn has_spare<D: BlockDevice>(&self, store: &Store<D>, blocks: u64) -> bool {
-        let need = blocks.saturating_add(blocks / NODE_BLOCKS_OF_RUNS);
-        self.spare(store.geometry(), Keep::All, PATHS) >= need
+    /// Whether, with the fence for another size put up, everything that was promised is still to be
+    /// had, and `blocks` that have to go elsewhere.
+    pub(super) fn has_room_behind_fence(&self, now: Geometry, blocks: u64) -> bool {
+        (blocks == 0 && self.space.fenced() == 0) || self.has_room_to_move(now, blocks.max(1))
     }
 
-    /// Whether, with a fence for the size `to` put up, everything that was promised is still to be
-    /// had, and `blocks` that have to go elsewhere. Growing takes no more than a commit.
-    pub(super) fn has_room_behind_fence(&self, now: Geometry, to: Geometry, blocks: u64) -> bool {
-        if blocks == 0 && self.space.fenced() == 0 {
-            return true;
-        }
-        let keep = match to.blocks > now.blocks {
-            true => Keep::Quarter,
-            false => Keep::All,
-        };
+    /// Whether `blocks` that are in the way of another size, and nodes for them, are to be had.
+    pub(super) fn has_room_to_move(&self, now: Geometry, blocks: u64) -> bool {
         let need = blocks.saturating_add(blocks / NODE_BLOCKS_OF_RUNS);
-        self.spare(now, keep, PATHS) >= need.max(1)
+        self.spare(now, self.keep_to_move(now), PATHS) >= need
+    }
+
+    /// A volume that becomes larger will have more than it uses up for that.
+    fn keep_to_move(&self, now: Geometry) -> Keep {
+        match self.space.resizing() {
+            Some(to) if to.blocks > now.blocks => Keep::Quarter,
+            _ => Keep::All,
+        }
+    }
+
+    /// What writing so many nodes anew takes, for another size, and counting so many runs that are
+    /// shared.
+    pub(super) fn cost_to_move(&self, now: Geometry, nodes: u64, shared: u64) -> Cost {
+        Cost {
+            nodes: nodes.saturating_add(48),
+            paths: PATHS + shared / 64,
+            keep: self.keep_to_move(now),
+        }
     }
 
     /// Blocks that may be out of reach for a while without anybody missing them.
@@ -355,15 +365,6 @@ impl Cost {
     /// nothing else has room.
     pub const fn drops(items: usize) -> Self {
         Self::of(items, Keep::Nothing)
-    }
-
-    /// An update that writes so many nodes anew, and counts so many runs that are shared.
-    pub(super) const fn rewrites(nodes: u64, shared: u64) -> Self {
-        Self {
-            nodes: nodes.saturating_add(48),
-            paths: PATHS + shared / 64,
-            keep: Keep::All,
-        }
     }
 
     /// The same for an update that goes `paths` ways to a leaf.

@@ -137,54 +137,73 @@ fn choose(
     }
     // All that is delayed here, so that it gets one place.
     let delayed = blocks.delayed_at(start, MAX_STAGE);
-    let want = if delayed > 0 {
-        delayed
-    } else {
-        check_undelayed(inode, file, start, len)?;
-        blocks.state(start, len).1
-    };
-    let mapping = map(inode, start, want)?;
+    if delayed == 0 {
+        return choose_unannounced(inode, file, blocks, start);
+    }
+    let mapping = map(inode, start, delayed)?;
     let count = mapping.len.min(len);
-    // What nobody announced may be written at any time, also while the block is given another owner or
-    // another place: never in place.
-    let in_place = delayed > 0 && !blocks.has_direct(start, count);
-    match mapping.backing {
-        Backing::Written { at, shared: false } if in_place => {
+    if let Some(chosen) = choose_own(inode, blocks, start, count, mapping.backing)? {
+        return Ok(chosen);
+    }
+    hold_blocks(inode, blocks, start, mapping.len)?;
+    stage(inode, blocks, start, mapping.len, len)
+}
+
+/// The blocks that the file has there, if they are its own and no direct write has another place for
+/// them.
+fn choose_own(
+    inode: &Inode,
+    blocks: &mut Blocks,
+    start: u64,
+    count: u64,
+    backing: Backing,
+) -> Result<Option<Chosen>> {
+    match backing {
+        _ if blocks.has_direct(start, count) => Ok(None),
+        Backing::Written { at, shared: false } => {
             data::undelay(inode, blocks, start, count)?;
-            Ok(Chosen::InPlace { at, len: count })
+            Ok(Some(Chosen::InPlace { at, len: count }))
         }
-        Backing::Prealloc { at, shared: false } if in_place => {
+        Backing::Prealloc { at, shared: false } => {
             blocks.start_writing(start, count).map_err(|_| ENOMEM)?;
             data::undelay(inode, blocks, start, count)?;
-            Ok(Chosen::Unwritten { at, len: count })
+            Ok(Some(Chosen::Unwritten { at, len: count }))
         }
-        backing if delayed == 0 => {
-            let held = Held::Blocks(count);
-            held.reserve(inode)?;
-            if blocks.delay(start, held, backing == Backing::Hole).is_err() {
-                held.release(inode)?;
-                return Err(ENOMEM);
-            }
-            stage(inode, blocks, start, count, len)
-        }
-        _ => {
-            hold_blocks(inode, blocks, start, mapping.len)?;
-            stage(inode, blocks, start, mapping.len, len)
-        }
+        _ => Ok(None),
     }
 }
 
-/// Blocks that are dirty, but were not announced: their pages were pinned, for a device to write
-/// to, when they were made clean, and were made dirty again when that was done.
-fn check_undelayed(inode: &Inode, file: &FileData, start: u64, len: u64) -> Result {
+/// The same for a block that is dirty, but was not announced: its page was pinned, for a device to
+/// write to, when it was made clean, and was made dirty again when that was done. That may be at any
+/// time, also while somebody who stopped all writers gives the block another owner or moves it. So it
+/// goes to a new place; only where there is none left it goes where it was, rather than nowhere.
+fn choose_unannounced(
+    inode: &Inode,
+    file: &FileData,
+    blocks: &mut Blocks,
+    start: u64,
+) -> Result<Chosen> {
     if file.is_pinned() {
-        // They are the swap core's by now.
+        // It is the swap core's by now.
         return Err(EIO);
     }
     if !file.is_plain() {
-        inode.join(|volume, id| volume.prepare_write(id, FileBlock(start), len))?;
+        inode.join(|volume, id| volume.prepare_write(id, FileBlock(start), 1))?;
     }
-    Ok(())
+    let backing = map(inode, start, 1)?.backing;
+    let held = Held::Blocks(1);
+    if let Err(error) = held.reserve(inode) {
+        let own = match error == ENOSPC {
+            true => choose_own(inode, blocks, start, 1, backing)?,
+            false => None,
+        };
+        return own.ok_or(error);
+    }
+    if blocks.delay(start, held, backing == Backing::Hole).is_err() {
+        held.release(inode)?;
+        return Err(ENOMEM);
+    }
+    stage(inode, blocks, start, 1, 1)
 }
 
 /// Takes the staged place of `start` and the blocks behind it, and puts them under writeback.

@@ -452,6 +452,13 @@ fn nobody_else_becomes_a_mirror() {
 /// A volume without a block to spare, its reserve taken into, can grow.
 #[test]
 fn a_volume_without_a_free_block_grows() {
+    // The second time a mirror will be where a file's last block is.
+    for to in [9000, SMALL + 1024] {
+        grow_without_a_free_block(to);
+    }
+}
+
+fn grow_without_a_free_block(to: u64) {
     let disk = on_larger_disk(SMALL, 9000);
     let volume = mount(&disk);
     fill(&volume, "old", 0);
@@ -475,9 +482,9 @@ fn a_volume_without_a_free_block_grows() {
         changed += 1;
     }
     volume.commit().expect("commit");
-    assert_eq!(resize(&volume, 9000), Ok(9000));
-    assert_size(&disk, &volume, 9000);
-    write(&volume, id, 10_000, 500, 1).expect("write");
+    assert_eq!(resize(&volume, to), Ok(to));
+    assert_size(&disk, &volume, to);
+    write(&volume, id, 10_000, (to - SMALL) / 4, 1).expect("write");
 }
 
 /// A size that is refused is never seen by those who write.

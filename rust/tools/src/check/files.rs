@@ -52,9 +52,10 @@ struct Files {
     current: Current,
     names: Names,
     has_swap: bool,
-    /// Dropping takes leaves away from the left, and of some only extents: the first inode's items may
-    /// be partly gone.
+    /// Dropping takes leaves away from the left, and of the first that is left some extents.
     dropping: bool,
+    /// That leaf, when it was seen.
+    first_leaf: Option<u64>,
 }
 
 impl Checker<'_> {
@@ -68,6 +69,7 @@ impl Checker<'_> {
             names: Names::new(id, item.next_ino.get()),
             has_swap: !self.swap_of(id).is_empty(),
             dropping: item.flags.get() & DROPPED != 0,
+            first_leaf: None,
         };
         self.last_snapshot = item.last_snapshot.get();
         let complete = self.walk(tree_kind::SUBVOLUME, item.root, &mut |checker, item| {
@@ -134,6 +136,7 @@ impl Files {
 
     fn item(&mut self, checker: &mut Checker<'_>, item: &Item<'_>) {
         let Key { object, kind, .. } = item.key;
+        self.first_leaf.get_or_insert(item.node);
         if object != self.current.ino {
             self.finish_inode(checker);
             self.current = Current {
@@ -392,7 +395,9 @@ impl Files {
             }
             _ => {}
         }
-        let partly = self.dropping && current.blocks < inode.blocks.get();
+        let partly = self.dropping
+            && self.first_leaf == Some(current.node)
+            && current.blocks < inode.blocks.get();
         if inode.blocks.get() != current.blocks && !partly {
             bad(
                 "inode-blocks",
