@@ -53,6 +53,14 @@ fn create(volume: &SimVolume, name: &str) -> InodeId {
     made.expect("create").value.id
 }
 
+/// Removes a file with all that it has.
+fn remove(volume: &SimVolume, name: &str) -> InodeId {
+    let gone = volume.unlink(root(volume), name.as_bytes(), at(4));
+    let id = gone.expect("unlink").value.id;
+    while !volume.finish_orphan(id).expect("finish").value {}
+    id
+}
+
 /// Writes blocks with numbers from `number` on to a file's blocks from `start` on, to new places.
 fn write(volume: &SimVolume, id: InodeId, start: u64, len: u64, number: u64) -> Result<(), Error> {
     let mut done = 0;
@@ -229,9 +237,7 @@ fn a_smaller_size_moves_what_is_beyond_it() {
         for (i, (id, len)) in files.iter_mut().enumerate() {
             if i % 2 == 0 || i * 3 < count {
                 let name = format!("fill {i}");
-                let gone = volume.unlink(root(&volume), name.as_bytes(), at(4));
-                assert_eq!(gone.expect("unlink").value.id, *id);
-                while !volume.finish_orphan(*id).expect("finish").value {}
+                assert_eq!(remove(&volume, &name), *id);
                 *len = 0;
             }
         }
@@ -280,8 +286,7 @@ fn what_is_shared_stays_shared() {
         let id = create(&volume, &format!("small {i}"));
         write(&volume, id, 0, 1, 100_000 + i).expect("write");
     }
-    let gone = volume.unlink(root(&volume), b"pad", at(4)).expect("unlink");
-    while !volume.finish_orphan(gone.value.id).expect("finish").value {}
+    remove(&volume, "pad");
     volume.commit().expect("commit");
     let snapshots: Vec<SubvolId> = (0..3)
         .map(|i| snapshot(&volume, format!("snap {i}").as_bytes()))
@@ -340,9 +345,7 @@ fn an_active_swapfile_does_not_move() {
     assert_eq!(volume.swap_run(swap, 0, 2000).expect("run"), run);
     assert_size(&disk, &volume, 16384);
     volume.set_swapping(swap, false).expect("set_swapping");
-    let name = b"blocker";
-    let gone = volume.unlink(root(&volume), name, at(4)).expect("unlink");
-    while !volume.finish_orphan(gone.value.id).expect("finish").value {}
+    remove(&volume, "blocker");
     assert_eq!(resize(&volume, 7000), Ok(7000));
     assert_size(&disk, &volume, 7000);
     // The header is the one that was written, and it can be swapped to again.
@@ -389,9 +392,7 @@ fn a_reader_is_waited_for() {
     write(&volume, blocker, 0, 4000, 9).expect("write");
     let id = create(&volume, "file");
     write(&volume, id, 0, 500, 1).expect("write");
-    let name = b"blocker";
-    let gone = volume.unlink(root(&volume), name, at(4)).expect("unlink");
-    while !volume.finish_orphan(gone.value.id).expect("finish").value {}
+    remove(&volume, "blocker");
     volume.commit().expect("commit");
     let ticket = volume.begin_read().expect("begin_read");
     let old = volume.map(id, FileBlock(0), 1).expect("map");
@@ -524,9 +525,7 @@ fn a_step_can_be_interrupted() {
     write(&volume, blocker, 0, 5500, 9).expect("write");
     let id = create(&volume, "file");
     write(&volume, id, 0, 500, 1).expect("write");
-    let gone = volume.unlink(root(&volume), b"blocker", at(4));
-    let gone = gone.expect("unlink").value.id;
-    while !volume.finish_orphan(gone).expect("finish").value {}
+    remove(&volume, "blocker");
     volume.commit().expect("commit");
     let before = volume.statfs();
     for looks in 0..5 {
