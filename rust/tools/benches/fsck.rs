@@ -7,12 +7,10 @@
 mod common;
 mod table;
 
-use common::{at, new_inode};
-use oxfs::engine::data::Written;
-use oxfs::engine::mkfs::{format, MkfsOptions};
+use common::{at, file_of_a_block, new_inode, MKFS};
+use oxfs::engine::mkfs::format;
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::subvolume::{root_of, TOP};
-use oxfs::engine::types::{FileBlock, InodeId};
 use oxfs::engine::Volume;
 use oxfs::file::{Access, FileDevice};
 use std::fs::File;
@@ -27,38 +25,21 @@ const FILES: u64 = 1_000_000;
 /// Files of a folder.
 const IN_FOLDER: u64 = 1000;
 
-/// A file with one block that is mapped and was never written: the volume stays sparse.
-fn make_file(volume: &Volume<FileDevice>, dir: InodeId, i: u64) {
-    let name = format!("file number {i}");
-    let made = volume.create(dir, name.as_bytes(), &new_inode(0o100644, at(3)));
-    let id = made.expect("create").value.id;
-    volume.reserve(1).expect("reserve");
-    let run = volume.stage(id, FileBlock(0), 1).expect("stage");
-    let staged = Written::Staged(run.start);
-    let done = volume.finish_write(id, FileBlock(0), 1, staged, Some(4096));
-    done.expect("finish_write");
-}
-
 /// Makes a volume of so many bytes, with all of the files.
 fn make(path: &Path, bytes: u64) {
     let file = File::create(path).expect("a file");
     file.set_len(bytes).expect("a sparse file");
     let open = || FileDevice::open(path, Access::WriteExclusive).expect("open");
-    let options = MkfsOptions {
-        uuid: [1; 16],
-        label: b"",
-        hash_seed: [2; 16],
-        uid: 0,
-        gid: 0,
-        time: at(1),
-    };
-    format(open(), &options).expect("mkfs");
+    format(open(), &MKFS).expect("mkfs");
     let volume = Volume::mount(open(), &MountOptions::default()).expect("mount");
     for folder in 0..FILES / IN_FOLDER {
         let name = format!("folder {folder}");
         let made = volume.create(root_of(TOP), name.as_bytes(), &new_inode(0o040755, at(2)));
         let dir = made.expect("create").value.id;
-        (0..IN_FOLDER).for_each(|i| make_file(&volume, dir, i));
+        for i in 0..IN_FOLDER {
+            // Its block was never written: the volume stays sparse.
+            file_of_a_block(&volume, dir, format!("file number {i}").as_bytes());
+        }
         if folder % 100 == 99 {
             volume.commit().expect("commit");
         }

@@ -5,16 +5,15 @@
 
 mod common;
 
-use common::{at, ends, formatted, mount, new_inode, newest, root, SMALL};
+use common::{at, ends, file_of_a_block, formatted, mount, newest, root, SMALL};
 use oxfs::check::check;
-use oxfs::engine::data::Written;
 use oxfs::engine::format::{
     extent_state, item_kind, ExtentItem, Geometry, SpaceItem, GROUP_BLOCKS, MAX_BLOCKS,
 };
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node::Key;
 use oxfs::engine::super_block;
-use oxfs::engine::types::{BlockNr, FileBlock, SubvolId};
+use oxfs::engine::types::{BlockNr, SubvolId};
 use oxfs::engine::{Cost, Error, TreeId, Volume};
 use oxfs::repair::repair;
 use oxfs::sim::SimDisk;
@@ -44,14 +43,7 @@ fn put(disk: &SimDisk, tree: TreeId, key: Key, data: &[u8]) {
 fn small() -> (SimDisk, u64) {
     let disk = formatted(SMALL);
     let volume = mount(&disk);
-    let new = new_inode(0o100644, at(3));
-    let created = volume.create(root(&volume), b"file", &new);
-    let id = created.expect("create").value.id;
-    volume.reserve(1).expect("reserve");
-    let run = volume.stage(id, FileBlock(0), 1).expect("stage");
-    let staged = Written::Staged(run.start);
-    let done = volume.finish_write(id, FileBlock(0), 1, staged, Some(4096));
-    done.expect("finish_write");
+    let id = file_of_a_block(&volume, root(&volume), b"file");
     volume.unmount().expect("unmount");
     (disk, id.ino.0)
 }

@@ -3,11 +3,12 @@
 //! The B+tree against a `BTreeMap`, with enough items for three levels, and the space tree of a
 //! volume that is large enough for that.
 
+mod common;
+
+use common::{formatted, mount, SimVolume};
 use oxfs::engine::format::{item_kind, GROUP_BLOCKS};
-use oxfs::engine::mkfs::{format, MkfsOptions};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node::Key;
-use oxfs::engine::types::Time;
 use oxfs::engine::{Cost, TreeId, Volume};
 use oxfs::sim::SimDisk;
 use std::collections::BTreeMap;
@@ -15,18 +16,9 @@ use std::ops::ControlFlow;
 
 const ANY: Cost = Cost::drops(64);
 
-fn volume(blocks: u64) -> (SimDisk, Volume<SimDisk>) {
-    let disk = SimDisk::new(blocks);
-    let options = MkfsOptions {
-        uuid: [1; 16],
-        label: b"",
-        hash_seed: [2; 16],
-        uid: 0,
-        gid: 0,
-        time: Time::default(),
-    };
-    format(disk.clone(), &options).expect("mkfs");
-    let volume = Volume::mount(disk.clone(), &MountOptions::default()).expect("mount");
+fn volume(blocks: u64) -> (SimDisk, SimVolume) {
+    let disk = formatted(blocks);
+    let volume = mount(&disk);
     (disk, volume)
 }
 

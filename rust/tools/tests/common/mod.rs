@@ -8,13 +8,14 @@ pub mod states;
 pub mod world;
 
 use oxfs::check::check;
+use oxfs::engine::data::Written;
 use oxfs::engine::device::BlockDevice;
 use oxfs::engine::format::{Geometry, SuperBlock};
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::mkfs::{format, MkfsOptions};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::snapshot::NewSnapshot;
-use oxfs::engine::types::{BlockNr, InodeId, SubvolId, Time, ROOT_INO};
+use oxfs::engine::types::{BlockNr, FileBlock, InodeId, SubvolId, Time, ROOT_INO};
 use oxfs::engine::volume::Volume;
 use oxfs::sim::SimDisk;
 use std::sync::mpsc;
@@ -28,22 +29,24 @@ pub type SimVolume = Volume<SimDisk>;
 pub const SMALL: u64 = 4096;
 
 /// Seconds as a time.
-pub fn at(sec: i64) -> Time {
+pub const fn at(sec: i64) -> Time {
     Time { sec, nsec: 7 }
 }
+
+/// How volumes are made.
+pub const MKFS: MkfsOptions<'static> = MkfsOptions {
+    uuid: *b"0123456789abcdef",
+    label: b"test",
+    hash_seed: [7; 16],
+    uid: 0,
+    gid: 0,
+    time: at(1),
+};
 
 /// A disk of `blocks` blocks with an empty volume.
 pub fn formatted(blocks: u64) -> SimDisk {
     let disk = SimDisk::new(blocks);
-    let options = MkfsOptions {
-        uuid: *b"0123456789abcdef",
-        label: b"test",
-        hash_seed: [7; 16],
-        uid: 0,
-        gid: 0,
-        time: at(1),
-    };
-    format(disk.clone(), &options).expect("mkfs");
+    format(disk.clone(), &MKFS).expect("mkfs");
     disk
 }
 
@@ -86,6 +89,18 @@ pub fn new_inode(mode: u32, time: Time) -> NewInode<'static> {
         symlink: None,
         xattrs: &[],
     }
+}
+
+/// Makes a file of one block, which is mapped; its content is what the device has there.
+pub fn file_of_a_block<D: BlockDevice>(volume: &Volume<D>, dir: InodeId, name: &[u8]) -> InodeId {
+    let made = volume.create(dir, name, &new_inode(0o100644, at(3)));
+    let id = made.expect("create").value.id;
+    volume.reserve(1).expect("reserve");
+    let run = volume.stage(id, FileBlock(0), 1).expect("stage");
+    let staged = Written::Staged(run.start);
+    let done = volume.finish_write(id, FileBlock(0), 1, staged, Some(4096));
+    done.expect("finish_write");
+    id
 }
 
 /// The super block that counts, of a volume of the smallest size.
