@@ -451,12 +451,25 @@ def every(chosen):
     print(f"all: {total} runs, {broken} failed", flush=True)
 
 
+def insist(file, text):
+    """Writes it; the call may itself meet the faults that it ends."""
+    while True:
+        try:
+            os.pwrite(file, text, 0)
+            return
+        except MemoryError:
+            pass
+        except OSError as failure:
+            if failure.errno != errno.ENOMEM:
+                raise
+
+
 def mix(runs, seed):
     fail = os.open("/proc/self/make-it-fail", os.O_RDWR)
     chance, ends = random.Random(int(seed)), Counter()
     for _ in range(int(runs)):
         operation = chance.choice(ALL)
-        error, _ = operation.once(lambda: os.pwrite(fail, b"1", 0), lambda: os.pwrite(fail, b"0", 0))
+        error, _ = operation.once(lambda: insist(fail, b"1"), lambda: insist(fail, b"0"))
         if error not in (None, errno.ENOMEM):
             print(f"WRONG {operation.name}: {errno.errorcode[error]}", flush=True)
         ends[error is not None] += 1

@@ -19,7 +19,8 @@ python3 "$here/fileop.py" </tmp/fileop.requests >/tmp/fileop.answers 2>&1 &
 exec 7>/tmp/fileop.requests 8</tmp/fileop.answers
 rm /tmp/fileop.requests /tmp/fileop.answers
 
-# fileop OPERATION [ARG...]: prints the outcome, see fileop.py.
+# fileop OPERATION [ARG...]: prints the outcome, see fileop.py. One at a time: there is one server, and
+# who is asked twice at once gives the answer to one to the other. All of the answer must be read.
 fileop() {
 	local line all=("$PWD" "$@") IFS=$'\t'
 	echo "${all[*]}" >&7
