@@ -24,12 +24,12 @@ bench_settings = $(foreach name,SIZES FOLIOS FILES SNAPSHOTS ROUNDS,$(if $($(nam
 
 help:
 	@echo 'make demo          boot a guest and show a swapfile that is cloned and still works'
-	@echo 'make test          test-host, test-mutations, test-guest; the last line is the sum'
+	@echo 'make test          test-host, test-mutations, test-guest, test-debug-short; the last line is the sum'
 	@echo 'make test-host     unit and property tests of the engine and the tools'
 	@echo 'make test-mutations  takes out one safety mechanism after the other: a test must fail'
 	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
 	@echo 'make test-debug    all guest tests, and more, with a kernel full of checkers, which it builds'
-	@echo 'make test-debug-short  those of them that say "# debug: short"'
+	@echo 'make test-debug-short  those of them that say "# debug: short", in their short form'
 	@echo 'make torture       power cuts, hostile calls, pressure and faults in guests, for HOURS=4'
 	@echo 'make crash         more histories, the power cut at every write, for HOURS=1'
 	@echo 'make fuzz          libFuzzer on hostile images and operations, SECONDS=60 for each of TARGETS'
@@ -53,7 +53,7 @@ bench-engine bench-fsck:
 	@ci/bench $(@:bench-%=%)
 
 test:
-	@ci/test host mutations guest
+	@ci/test host mutations guest debug-short
 
 test-host:
 	@ci/test host

@@ -4,7 +4,7 @@
 # Devices that fail: writes of data, writes of metadata, everything, and a device that is pulled out
 # with a swapfile on it. Errors reach those who asked, once; what was committed before is there
 # afterwards; nothing hangs.
-# vm: --kernel debug --disk 256M --disk 256M --timeout 900
+# vm: --kernel debug --disk 256M --disk 256M
 # debug: short
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"

@@ -4,7 +4,7 @@
 # Requests that fail now and then, anywhere (fail_make_request), and blocks that cannot be read
 # (dm-dust): the error reaches who asked and nobody else, what was acknowledged stays, and what can be
 # read again is read again.
-# vm: --kernel debug --disk 256M --timeout 900
+# vm: --kernel debug --disk 256M
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
