@@ -63,7 +63,7 @@ fresh() {
 	done
 }
 
-# need COMMAND PACKAGE...: installs what is missing where that is possible.
+# need COMMAND PACKAGE...: installs what is missing where that is possible, one after the other.
 need() {
 	local missing=()
 	while (($#)); do
@@ -76,10 +76,12 @@ need() {
 		die "please install: ${missing[*]} (names as in Debian)"
 	fi
 	say "installing on this machine: ${missing[*]}"
+	mkdir -p "$cache"
 	{
+		flock 8
 		apt-get update &&
 			DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
 				"${missing[@]}"
-	} >"${TMPDIR:-/tmp}/oxfs-apt.log" 2>&1 ||
+	} 8>"$cache/.apt.lock" >"${TMPDIR:-/tmp}/oxfs-apt.log" 2>&1 ||
 		die "cannot install ${missing[*]} (log: ${TMPDIR:-/tmp}/oxfs-apt.log)"
 }
