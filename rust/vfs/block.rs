@@ -170,13 +170,13 @@ fn sector_of(block: u64) -> Result<u64> {
     block.checked_mul(8).ok_or(EIO)
 }
 
-/// Whether a device can transfer to or from this memory as it is: mapped directly, and aligned
+/// Whether a device can transfer to or from this memory as it is: in the direct map, and aligned
 /// as every device accepts.
 fn is_direct(data: &Block) -> bool {
     let address = data.as_ptr();
     // SAFETY: The address is only looked at.
-    let vmalloc = unsafe { bindings::is_vmalloc_addr(address.cast()) };
-    !vmalloc && address as usize % 512 == 0
+    let mapped = unsafe { bindings::is_vmalloc_or_module_addr(address.cast()) } != 0;
+    !mapped && address as usize % 512 == 0
 }
 
 /// What the completions of a batch of writes tell its issuer.

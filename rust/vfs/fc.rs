@@ -265,8 +265,11 @@ impl<F: FileSystem> Shims<F> {
             unsafe {
                 let sb = (*(*fc).root).d_sb;
                 let synced = to_result(bindings::sync_filesystem(sb));
-                let flags = (*fc).sb_flags as c_ulong;
-                let read_only = flags & bindings::OXFS_SB_RDONLY != 0;
+                // Only what is in the mask was asked for.
+                let current = SuperBlock::<F>::from_ptr(sb).is_read_only();
+                let asked = (*fc).sb_flags_mask as c_ulong & bindings::OXFS_SB_RDONLY != 0;
+                let wanted = (*fc).sb_flags as c_ulong & bindings::OXFS_SB_RDONLY != 0;
+                let read_only = if asked { wanted } else { current };
                 let options = Self::options(fc);
                 F::Context::reconfigure(SuperBlock::from_ptr(sb), options, read_only, synced)?;
             }

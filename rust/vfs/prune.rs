@@ -9,9 +9,6 @@ use crate::bindings;
 use core::ptr::NonNull;
 use kernel::sync::aref::ARef;
 
-/// Inodes that are passed by with the list's lock held.
-const MANY: u32 = 1024;
-
 impl<F: FileSystem> SuperBlock<F> {
     /// Lets go of the inodes whose number `chosen` accepts, and of cached names for them, as far as
     /// nobody uses them; those that somebody does leave memory when he does not any more. May sleep;
@@ -19,20 +16,19 @@ impl<F: FileSystem> SuperBlock<F> {
     pub fn prune(&self, chosen: impl Fn(u64) -> bool) {
         let mut last = None;
         while let Some(inode) = self.next_inode(last.as_ref(), &chosen) {
-            if chosen(inode.ino()) {
-                // SAFETY: The inode is referenced.
-                unsafe {
-                    bindings::d_mark_dontcache(inode.as_ptr());
-                    bindings::d_prune_aliases(inode.as_ptr());
-                }
+            // SAFETY: The inode is referenced.
+            unsafe {
+                bindings::d_mark_dontcache(inode.as_ptr());
+                bindings::d_prune_aliases(inode.as_ptr());
             }
             // Not before: the reference keeps it on the list, for the next to be found.
             last = Some(inode);
         }
     }
 
-    /// The next inode that is chosen, on the list of all of them; or another one, when there were
-    /// so many that the lock should be let go.
+    /// The next inode that is chosen, on the list of all of them. Others are passed by with the list's
+    /// lock held, as the kernel's own walks do: a reference to one might be its last, and what comes
+    /// of that is not for every caller.
     pub(super) fn next_inode(
         &self,
         after: Option<&ARef<Inode<F>>>,
@@ -47,15 +43,13 @@ impl<F: FileSystem> SuperBlock<F> {
             bindings::spin_lock(lock);
             let head = &raw mut (*sb).s_inodes;
             let mut at = after.map_or(head, |inode| &raw mut (*inode.as_ptr()).i_sb_list);
-            let mut passed = 0u32;
             loop {
                 at = (*at).next;
                 if at == head {
                     break;
                 }
-                passed = passed.saturating_add(1);
                 let inode = kernel::container_of!(at, bindings::inode, i_sb_list);
-                if passed > MANY || chosen((*inode).i_ino) {
+                if chosen((*inode).i_ino) {
                     found = Self::hold(inode);
                     if found.is_some() {
                         break;
