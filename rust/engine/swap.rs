@@ -126,7 +126,8 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Takes the blocks of a swapfile that is not active: its range is a promise without blocks
-    /// then, as in a snapshot. Whether there was one.
+    /// then, as in a snapshot. Whether there was one. The header page's block stays: it may be being
+    /// read into the page cache.
     pub(super) fn take_over(&self, except: InodeId) -> Result<bool> {
         let mut victim = None;
         self.query(|view| {
@@ -135,7 +136,7 @@ impl<D: BlockDevice> Volume<D> {
                     return Err(Error::corrupt(BlockNr(0), "kind of a swap item"));
                 }
                 let active = view.state.swapping.contains(&key.object);
-                if active || key.object == except.st_ino() {
+                if active || key.offset == 0 || key.object == except.st_ino() {
                     return Ok(core::ops::ControlFlow::Continue(()));
                 }
                 victim = Some(InodeId::from_st_ino(key.object));
@@ -149,7 +150,7 @@ impl<D: BlockDevice> Volume<D> {
             "({}): swapfile {victim} is not active and gives its blocks to {except}",
             self.store.dev.name()
         ));
-        let mut from = 0;
+        let mut from = 1;
         while from < MAX_FILE_BLOCKS {
             let place = Place::swap(victim);
             let cost = Cost::frees(STEP);
