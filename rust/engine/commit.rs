@@ -56,17 +56,29 @@ impl<D: BlockDevice> Volume<D> {
         self.commit_locked().map(drop)
     }
 
-    /// Makes transaction `generation` durable, which is the running one or an older one. Callers
-    /// that come while it is being committed share that commit.
-    pub fn sync_to(&self, generation: Generation) -> Result<()> {
-        if self.state.read().durable >= generation {
-            return Ok(());
+    /// Makes what was changed so far in transaction `generation` durable, which is the running one or
+    /// an older one. Callers that come while it is being committed share that commit. Returns the
+    /// last transaction that is durable as a whole. That is an older one when nothing was changed: the
+    /// running one goes on, and what is changed in it later is not durable.
+    pub fn sync_to(&self, generation: Generation) -> Result<Generation> {
+        let durable = || self.state.read().durable;
+        let _one = match durable() {
+            enough if enough >= generation => return Ok(enough),
+            _ => self.committer.lock(),
+        };
+        if durable() < generation {
+            self.commit_locked()?;
         }
-        let _one = self.committer.lock();
-        if self.state.read().durable >= generation {
-            return Ok(());
+        Ok(durable())
+    }
+
+    /// The transaction that has the last of the changes made so far.
+    pub fn last_change(&self) -> Generation {
+        let state = self.state.read();
+        match state.is_dirty() {
+            true => state.generation,
+            false => Generation(state.generation.0.saturating_sub(1)),
         }
-        self.commit_locked().map(drop)
     }
 
     /// Makes data durable that was written in place.

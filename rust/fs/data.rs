@@ -57,7 +57,7 @@ pub struct FileData {
     overwrites: Atomic<u64>,
     /// What `overwrites` was when a flush began that all of them had ended before.
     flushed: Atomic<u64>,
-    /// The last transaction that a sync of this file waited for.
+    /// The last transaction that was durable when a sync of this file ended.
     synced: Atomic<u64>,
     /// The size on disk, as far as known; never more than it is.
     disk_size: Atomic<u64>,
@@ -265,7 +265,7 @@ impl FileData {
         last.0 <= self.synced.load(Acquire)
     }
 
-    /// Transaction `last` is durable.
+    /// Transaction `last` is durable, as a whole: nothing is changed in it any more.
     pub fn set_durable(&self, last: Generation) {
         // Two at a time may leave the smaller: a sync too many.
         self.synced.store(last.0, Release);
@@ -467,17 +467,22 @@ pub fn forget(inode: &Inode, start: u64, len: u64) -> Result {
     let file = inode.data().file()?;
     let mut blocks = file.blocks();
     file.mapping_changed();
+    give_up_staged(inode, &mut blocks, start, len)?;
+    blocks.settle(start, len);
+    undelay(inode, &mut blocks, start, len).map(drop)
+}
+
+/// Gives back the places that dirty blocks have already, and returns how many there were.
+fn give_up_staged(inode: &Inode, blocks: &mut Blocks, start: u64, len: u64) -> Result<u64> {
+    let mut count = 0;
     while let Some((at, run)) = blocks.first_staged(start, len) {
         let Some(run) = blocks.take_staged(at, run.len).map_err(|_| ENOMEM)? else {
             break;
         };
-        inode.query(|volume, _| {
-            volume.unstage(run);
-            Ok(())
-        })?;
+        unstage(inode, run)?;
+        count += run.len;
     }
-    blocks.settle(start, len);
-    undelay(inode, &mut blocks, start, len).map(drop)
+    Ok(count)
 }
 
 /// Gives back what delayed blocks hold, and returns how many there were.
@@ -491,12 +496,14 @@ pub fn undelay(inode: &Inode, blocks: &mut Blocks, start: u64, len: u64) -> Resu
     Ok(count)
 }
 
-/// Gives back the space of blocks that were about to become dirty and did not.
+/// Gives back the space of blocks that were about to become dirty and did not; also where the writeback
+/// of a neighbour has got them a place meanwhile.
 pub fn release(inode: &Inode, start: u64, len: u64) -> Result {
     let file = inode.data().file()?;
     let mut blocks = file.blocks();
     file.mapping_changed();
-    if undelay(inode, &mut blocks, start, len)? > 0 {
+    let staged = give_up_staged(inode, &mut blocks, start, len)?;
+    if undelay(inode, &mut blocks, start, len)? + staged > 0 {
         blocks.settle(start, len);
     }
     Ok(())

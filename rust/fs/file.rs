@@ -5,6 +5,7 @@
 use super::data::{self, BLOCK};
 use super::inode::InodeExt;
 use super::subvolume::check_writable;
+use super::truncate::clear_tail;
 use super::{fallocate, remap, swap, Inode, Oxfs};
 use crate::vfs::aops::{self, MappingOperations};
 use crate::vfs::direct::{self, How};
@@ -98,8 +99,7 @@ impl FileOperations<Oxfs> for File {
         }
         let last = inode.data().changed();
         if !data.is_durable(last) {
-            inode.query(|volume, _| volume.sync_to(last))?;
-            data.set_durable(last);
+            data.set_durable(inode.query(|volume, _| volume.sync_to(last))?);
         }
         // That transaction may have begun to commit before an overwrite ended.
         if data.needs_flush() {
@@ -160,18 +160,10 @@ fn prepare_write(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Resul
     if iocb.pos() > inode.size() {
         inode.wait_for_direct_io();
         let _mapping = inode.lock_mapping();
-        zero_tail(inode, iocb.pos())?;
+        clear_tail(inode, iocb.pos())?;
     }
     iocb.modified()?;
     Ok(count)
-}
-
-/// Before the file grows to `to`: zeros what is in its last block beyond the end, which was not
-/// part of the file and may be anything. The caller holds both locks exclusively.
-pub fn zero_tail(inode: &Inode, to: u64) -> Result {
-    let size = inode.size();
-    let rest = (BLOCK - size % BLOCK) % BLOCK;
-    iomap::zero_range::<Oxfs, File>(inode, size, rest.min(to.saturating_sub(size)))
 }
 
 /// Writes through the page cache.

@@ -146,7 +146,7 @@ impl InodeExt for Inode {
         let changed = self.data().changed();
         self.super_block()
             .data()
-            .query(|volume| volume.sync_to(changed))
+            .query(|volume| volume.sync_to(changed).map(drop))
     }
 }
 
@@ -161,18 +161,15 @@ pub fn get(sb: &SuperBlock, id: InodeId) -> Result<ARef<Inode>> {
     };
     let member = sb.data().enter(id.subvol)?;
     // What the inode's last change was is forgotten by now; it may not be durable yet.
-    let (attr, running) = sb.data().query(|volume| {
-        Ok((
-            volume.inode(id)?,
-            volume.query(|view| Ok(view.state.generation))?,
-        ))
-    })?;
+    let (attr, last) = sb
+        .data()
+        .query(|volume| Ok((volume.inode(id)?, volume.last_change())))?;
     if attr.nlink == 0 {
         // It is on its way out: nobody has it open, or it would have been in memory.
         return Err(ENOENT);
     }
     let data = Data::new(id, &attr, member)?;
-    data.note(running);
+    data.note(last);
     let new = filling.fill(data);
     set_up(&new, &attr)?;
     Ok(new.ready())

@@ -24,7 +24,8 @@ impl IoctlOperations<Oxfs> for Operations {
 
     fn set_label(sb: &SuperBlock, label: &[u8; LABEL_SIZE]) -> Result {
         let done = sb.data().join(sb, |volume| volume.set_label(label))?;
-        sb.data().query(|volume| volume.sync_to(done.generation))
+        sb.data()
+            .query(|volume| volume.sync_to(done.generation).map(drop))
     }
 
     fn request(file: &OpenFile<Oxfs>, command: u32, argument: UserPtr) -> Result {

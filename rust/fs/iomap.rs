@@ -230,7 +230,8 @@ fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Resul
         match mapping.backing {
             backing if backing.is_exclusive() => {
                 let mut extent = extent(&mapping, file.sequence());
-                extent.uncommitted = !file.is_durable(inode.data().changed());
+                let grows = request.pos.saturating_add(request.len) > inode.size();
+                extent.uncommitted = grows || !file.is_durable(inode.data().changed());
                 return Ok(plain(extent));
             }
             _ => mapping.len.min(MAX_DIRECT),

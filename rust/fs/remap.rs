@@ -3,11 +3,9 @@
 //! Clone and dedupe: files that share blocks.
 
 use super::data::{block_after, block_of, bytes_of};
-use super::file::{
-    check_changeable, check_not_pinned, drop_blocks, refresh, sync_if_asked, zero_tail,
-};
+use super::file::{check_changeable, check_not_pinned, drop_blocks, refresh, sync_if_asked};
 use super::inode::InodeExt;
-use super::truncate::extend;
+use super::truncate::{clear_tail, extend};
 use super::{Inode, Oxfs};
 use crate::engine::reflink::Clone;
 use crate::engine::types::FileBlock;
@@ -52,7 +50,7 @@ pub fn remap(
 fn share(pair: &Pair<'_, Oxfs>, from: u64, to: u64, len: u64, may_grow: bool) -> Result<u64> {
     let dst = pair.dst();
     if to > dst.size() {
-        zero_tail(dst, to)?;
+        clear_tail(dst, to)?;
     }
     let (src_start, dst_start, count) = (block_of(from), block_of(to), block_after(len));
     drop_blocks(dst, dst_start, dst_start + count)?;

@@ -277,7 +277,8 @@ fn set_default(file: &OpenFile<Oxfs>, what: &uapi::SubvolSetDefault) -> Result {
     let done = sb
         .data()
         .join(sb, |volume| volume.set_default_subvolume(id))?;
-    sb.data().query(|volume| volume.sync_to(done.generation))
+    sb.data()
+        .query(|volume| volume.sync_to(done.generation).map(drop))
 }
 
 /// A number that a subvolume may have.

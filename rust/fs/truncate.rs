@@ -2,10 +2,12 @@
 
 //! Changing the size of a file.
 
-use super::data::{self, block_after, bytes_of, BLOCK};
-use super::file::{change, check_not_pinned, refresh, zero_tail, File};
+use super::data::{self, block_after, block_of, bytes_of, BLOCK};
+use super::file::{change, check_not_pinned, refresh, File};
+use super::inode::InodeExt;
+use super::iomap::map;
 use super::{attr, Inode, Oxfs};
-use crate::engine::types::Time;
+use crate::engine::types::{Backing, Time};
 use crate::vfs::iomap;
 use kernel::prelude::*;
 
@@ -36,10 +38,21 @@ pub fn grow(inode: &Inode, size: u64) -> Result {
     if size <= inode.size() {
         return Ok(());
     }
-    let old = inode.size();
-    zero_tail(inode, size)?;
-    write_tail(inode, old)?;
+    clear_tail(inode, size)?;
     extend(inode, size)
+}
+
+/// Before the file grows to `to`: zeros what is in its last block beyond the end, which was not
+/// part of the file and may be anything; on the device, too, where the old content of the block could be
+/// seen after a crash. The caller holds both locks exclusively.
+pub fn clear_tail(inode: &Inode, to: u64) -> Result {
+    let end = inode.size();
+    let rest = (BLOCK - end % BLOCK) % BLOCK;
+    iomap::zero_range::<Oxfs, File>(inode, end, rest.min(to.saturating_sub(end)))?;
+    match map(inode, block_of(end), 1)?.backing {
+        Backing::Written { .. } => write_tail(inode, end),
+        _ => Ok(()),
+    }
 }
 
 /// As [`grow`], when what is between the old end and the end of its block is right already.
@@ -68,8 +81,22 @@ fn shrink(inode: &Inode, size: u64) -> Result {
 /// already. The caller holds both locks exclusively.
 pub fn cut(inode: &Inode, size: u64) -> Result {
     inode.truncate_cached(size);
+    let result = drop_behind(inode, size);
+    if result.is_err() {
+        // The size that a file has on disk is the one that it has, as long as no step was made.
+        if let Ok(attr) = inode.query(|volume, id| volume.inode(id)) {
+            inode.set_size(attr.size.max(size));
+        }
+    }
+    // Only now: the end of a write in front of `size` may have found the old size on disk.
     let file = inode.data().file()?;
+    let _blocks = file.blocks();
     file.set_disk_size(0);
+    result
+}
+
+fn drop_behind(inode: &Inode, size: u64) -> Result {
+    let file = inode.data().file()?;
     data::forget(inode, block_after(size), u64::MAX - block_after(size))?;
     // If not all steps are done, the next write does the rest before it puts anything there.
     file.set_plain(false);
