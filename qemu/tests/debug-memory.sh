@@ -2,18 +2,18 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Memory that cannot be had: each allocation of each operation fails once, then every few of them
-# (failnth.py). Nothing but ENOMEM comes of it, and the volume stays whole. With SHORT, some operations
-# and one interval.
+# (failnth.py). Nothing but ENOMEM comes of it, and the volume stays whole. With SHORT, some operations,
+# not each of their allocations, and one interval.
 # vm: --kernel debug --disk 256M
 # debug: short
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 faults=/sys/kernel/debug
-operations=() intervals=(3 11 47 200) least=100
+which=() intervals=(3 11 47 200) least=100
 if [[ ${SHORT-} ]]; then
-	operations=(mkdir 'write and fsync' 'read cold' clone snapshot swapon mount unmount)
-	intervals=(11) least=40
+	which=(sparse mkdir 'write and fsync' 'read cold' clone snapshot swapon mount unmount)
+	intervals=(11) least=20
 fi
 new_fs
 for i in $(seq 100); do echo "$i" >"file$i"; done
@@ -30,7 +30,7 @@ done
 echo 0 >"$faults/fail_page_alloc/min-order"
 echo N >"$faults/fail_page_alloc/ignore-gfp-highmem" 2>/dev/null
 
-python3 "$here/failnth.py" "$dev" "$mnt" "${operations[@]}" >/tmp/nth 2>&1
+python3 "$here/failnth.py" "$dev" "$mnt" "${which[@]}" >/tmp/nth 2>&1
 check 'every operation was tried to its end' grep -q '^all: ' /tmp/nth
 sed 's/^/# /' /tmp/nth
 is 'each succeeds or fails with ENOMEM' '' "$(grep '^WRONG' /tmp/nth)"
