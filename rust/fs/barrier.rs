@@ -6,7 +6,8 @@
 //! The request is left in the super block's state, all writers are stopped, and the `freeze`
 //! operation, which comes when everything dirty has been written, answers it and commits. So no
 //! write to blocks that will be shared is under way, whichever way it takes: `write` and `O_DIRECT`
-//! (also asynchronous ones, which keep the filesystem from freezing until their end), stores to
+//! (also asynchronous ones, which keep the filesystem from freezing until their end; those of the
+//! kernel's targets, which do not, are waited for: [`super::direct_writes`]), stores to
 //! mapped pages (written and write-protected again), writeback (done), swap activation (a join).
 //! An active swapfile is not in the way: its blocks are no part of a snapshot, and swap I/O goes on.
 //!
@@ -90,6 +91,10 @@ impl Barrier {
     pub fn answer(&self, state: &State) {
         let mut slot = self.slot.lock();
         if let Slot::Asked(request) = &*slot {
+            let Some(_stopped) = state.direct_writes().stop() else {
+                // It is asked again.
+                return;
+            };
             let answer = state.query_raw(|volume| carry_out(volume, request));
             if let (Ok(done), Request::SetReadOnly(_, read_only)) = (&answer, request) {
                 state.subvolumes().set_read_only(done.subvol, *read_only);
@@ -111,6 +116,9 @@ impl Barrier {
             // waits here would.
             wait_for_resume();
             drop(file.write_access()?);
+            if is_killed() {
+                return Err(EINTR);
+            }
         }
     }
 

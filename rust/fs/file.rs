@@ -2,7 +2,7 @@
 
 //! Regular files: reading, writing, syncing.
 
-use super::data::{self, BLOCK};
+use super::data::{self, block_after, block_of, BLOCK};
 use super::inode::InodeExt;
 use super::subvolume::check_writable;
 use super::truncate::clear_tail;
@@ -261,6 +261,10 @@ fn try_write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Re
             _lock: exclusive.downgrade(),
         };
     }
+    // What may wait for a thaw, before it counts as under way. Nobody takes it back: that takes the lock
+    // exclusively.
+    let (start, end) = (iocb.pos(), iocb.pos().saturating_add(iter.count() as u64));
+    data::prepare_write(inode, block_of(start), block_after(end) - block_of(start))?;
     let how = How {
         wait: alone,
         whole_blocks: (iocb.pos() | iter.count() as u64) % BLOCK == 0,

@@ -215,10 +215,12 @@ fn delayed_answer(mapping: &Mapping, reserved: bool, cookie: u64) -> Answer {
 /// For direct writes: in place where the blocks are the file's own, else a place of its own that
 /// is mapped when the I/O has ended.
 fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Result<Answer> {
+    if request.first {
+        inode.super_block().data().direct_writes().begin();
+    }
     let file = inode.data().file()?;
     // Blocks of the file's own are written without a reservation, where this would be found.
     inode.query(|volume, _| volume.check_writable())?;
-    data::prepare_write(inode, start, len)?;
     let len = {
         let blocks = file.blocks();
         let (state, len) = blocks.state(start, len);

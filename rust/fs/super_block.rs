@@ -7,6 +7,7 @@
 //! reclaim may need them.
 
 use super::barrier::Barrier;
+use super::direct_writes::DirectWrites;
 use super::errno::to_errno;
 use super::resize::Resizing;
 use super::subvolume::{self, Member, Subvolumes};
@@ -54,6 +55,7 @@ pub struct State {
     core: Arc<Core>,
     subvolumes: Subvolumes,
     barrier: Barrier,
+    direct_writes: DirectWrites,
     resizing: Resizing,
     active_swap: ActiveSwap,
 }
@@ -81,6 +83,7 @@ impl State {
             core,
             subvolumes: Subvolumes::new()?,
             barrier: Barrier::new()?,
+            direct_writes: DirectWrites::new()?,
             resizing: Resizing::new(),
             active_swap: ActiveSwap::new()?,
         })
@@ -120,6 +123,11 @@ impl State {
     /// Where requests wait for all writers to be stopped.
     pub fn barrier(&self) -> &Barrier {
         &self.barrier
+    }
+
+    /// The direct writes under way.
+    pub fn direct_writes(&self) -> &DirectWrites {
+        &self.direct_writes
     }
 
     /// Whether the volume is getting another size.

@@ -299,6 +299,8 @@ impl DirectIo<Oxfs> for File {
     }
 
     fn ended(inode: &Inode, write: &Ended) -> Result {
+        // Before anything that waits for a thaw.
+        inode.super_block().data().direct_writes().end();
         let file = inode.data().file()?;
         let end = write.pos.saturating_add(write.len);
         let grows = write.len > 0 && end > inode.size();

@@ -11,6 +11,7 @@ use super::iomap::{count_result, Mapper, Tables};
 use super::writeback::{self, Writeback};
 use crate::bindings;
 use core::marker::PhantomData;
+use core::num::NonZero;
 use core::ptr;
 use kernel::prelude::*;
 
@@ -41,7 +42,8 @@ pub trait DirectIo<F: FileSystem>: Mapper<F> + Writeback<F> {
     /// A read has ended. Called at least once, in process context.
     fn read_ended(inode: &Inode<F>, token: usize);
 
-    /// The I/O has ended: map what was written, or give the blocks back.
+    /// The I/O has ended: map what was written, or give the blocks back. Called once for each write
+    /// that a mapping was asked for.
     ///
     /// May be called in interrupt context, and must not sleep then, when nothing was `copied`
     /// or `unwritten`, all I/O worked, and the write did not go beyond the end of the file.
@@ -55,6 +57,14 @@ pub struct How {
     pub wait: bool,
     /// It is one of whole blocks, and ends at a block's end also if it ends early.
     pub whole_blocks: bool,
+}
+
+/// What a direct write tells [`Mapper::begin`], by way of iomap's iterator.
+pub(super) struct Submission {
+    /// [`super::iomap::Request::token`].
+    pub(super) token: Option<NonZero<usize>>,
+    /// Whether it was asked for a mapping before.
+    pub(super) begun: bool,
 }
 
 struct Ops<F, T>(PhantomData<(F, T)>);
@@ -188,15 +198,19 @@ pub fn write<F: FileSystem, T: DirectIo<F>>(
     iter: &mut Iter,
     how: How,
 ) -> Result<usize> {
-    let (mut flags, mut token) = (0, ptr::null_mut());
+    let mut flags = 0;
+    let mut submission = Submission {
+        token: None,
+        begun: false,
+    };
     if how.wait {
         flags |= bindings::IOMAP_DIO_FORCE_WAIT;
     }
     if how.whole_blocks {
         flags |= bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
-        token = iocb.as_ptr().cast();
+        submission.token = NonZero::new(iocb.as_ptr() as usize);
     }
-    // SAFETY: Both are valid for the call that they came with; the token is only compared.
+    // SAFETY: Both are valid for the call that they came with; mappings are asked for during this call only.
     count_result(unsafe {
         bindings::iomap_dio_rw(
             iocb.as_ptr(),
@@ -204,7 +218,7 @@ pub fn write<F: FileSystem, T: DirectIo<F>>(
             Tables::<F, T>::OPS,
             Ops::<F, T>::TABLE,
             flags,
-            token,
+            (&raw mut submission).cast(),
             0,
         )
     })

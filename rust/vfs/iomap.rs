@@ -9,6 +9,7 @@
 //!
 //! C header: [`include/linux/iomap.h`](srctree/include/linux/iomap.h)
 
+use super::direct::Submission;
 use super::fs_type::FileSystem;
 use super::inode::Inode;
 use crate::bindings;
@@ -91,6 +92,8 @@ pub struct Request {
     /// Which direct write it is for, if that is one of whole blocks
     /// ([`super::direct::How::whole_blocks`]).
     pub token: Option<NonZero<usize>>,
+    /// The first of a direct write, whatever comes of it: [`super::direct::DirectIo::ended`] follows.
+    pub first: bool,
     flags: u32,
 }
 
@@ -185,15 +188,22 @@ impl<F: FileSystem, T: Mapper<F>> Tables<F, T> {
     ) -> i32 {
         // SAFETY: By this function's contract.
         let inode = unsafe { Inode::<F>::from_ptr(inode) };
-        // SAFETY: As above: `iomap` is the member of an iterator.
-        let token = unsafe {
+        // SAFETY: As above: `iomap` is the member of an iterator. Its private pointer is that of a direct
+        // write's submission, which lasts as long as the iterator, or null.
+        let submission = unsafe {
             let iter = iomap.byte_sub(core::mem::offset_of!(bindings::iomap_iter, iomap));
-            (*iter.cast::<bindings::iomap_iter>()).private as usize
+            let private = (*iter.cast::<bindings::iomap_iter>()).private;
+            private.cast::<Submission>().as_mut()
+        };
+        let (token, first) = match submission {
+            Some(write) => (write.token, !core::mem::replace(&mut write.begun, true)),
+            None => (None, false),
         };
         let request = Request {
             pos: pos as u64,
             len: len as u64,
-            token: NonZero::new(token),
+            token,
+            first,
             flags,
         };
         match T::begin(inode, &request) {
