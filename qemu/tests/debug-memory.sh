@@ -10,10 +10,10 @@
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
 faults=/sys/kernel/debug
-which=() intervals=(3 11 47 200) least=100
+which=() intervals=(3 11 47 200) many=50 least=100
 if [[ ${SHORT-} ]]; then
 	which=(sparse mkdir 'write and fsync' 'read cold' clone snapshot swapon mount unmount)
-	intervals=(11) least=20
+	intervals=(11) many=15 least=15
 fi
 new_fs
 for i in $(seq 100); do echo "$i" >"file$i"; done
@@ -46,11 +46,11 @@ for interval in "${intervals[@]}"; do
 		echo "$interval" >"$faults/$kind/interval"
 		echo 100 >"$faults/$kind/probability"
 	done
-	python3 "$here/failnth.py" "$dev" "$mnt" mix 50 "$seed" >/tmp/mix 2>&1
+	python3 "$here/failnth.py" "$dev" "$mnt" mix "$many" "$seed" >/tmp/mix 2>&1
 	for kind in failslab fail_page_alloc; do echo 0 >"$faults/$kind/probability"; done
 	sed 's/^/# /' /tmp/mix
 	is "every ${interval}th allocation: success or ENOMEM" '' "$(grep -v '^all: ' /tmp/mix)"
-	check "every ${interval}th allocation: the operations were tried" grep -q '^all: 50 runs' /tmp/mix
+	check "every ${interval}th allocation: the operations were tried" grep -q "^all: $many runs" /tmp/mix
 	check "every ${interval}th allocation: the volume still takes changes" touch "$mnt/after"
 	is "every ${interval}th allocation: nothing was damaged" '' \
 		"$(dmesg | grep 'oxfs.*\(half way\|no more changes\|damage\)')"

@@ -106,7 +106,7 @@ class Runs:
                     print(f"WRONG {self.name}: fails without a fault", flush=True)
                 break
             failed += error is not None
-            number += 1 + (number // 8 if sparse else 0)
+            number += 1 + (number // 3 if sparse else 0)
         else:
             print(f"WRONG {self.name}: not one run without a fault", flush=True)
         print(f"{self.name}: {runs} runs, {failed} failed", flush=True)

@@ -4,7 +4,6 @@
 # File data: sizes, holes, preallocation, what FIEMAP and seeks say, sharing and what breaks it,
 # copies, full filesystems, and what is durable.
 # vm: --disk 384M
-# debug: short
 
 . "${0%/*}/lib.sh"
 new_fs

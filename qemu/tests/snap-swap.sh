@@ -4,7 +4,6 @@
 # A snapshot is never in the way of an active swapfile, nor the other way round: a hundred of them
 # under swap traffic, swapon in snapshots and after a rollback, and what a snapshot has of a swapfile.
 # vm: --disk 1G
-# debug: short
 
 . "${0%/*}/lib.sh"
 new_fs

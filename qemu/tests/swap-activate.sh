@@ -4,7 +4,6 @@
 # swapon makes any file private by itself: cloned files, clones, files that share a part, files
 # that were never written, files in thousands of pieces; several at once; larger than memory.
 # vm: --disk 3G
-# debug: short
 
 . "${0%/*}/lib.sh"
 new_fs
