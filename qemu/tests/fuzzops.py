@@ -576,7 +576,9 @@ def make_swap(w):
         else:
             ioctl_number(fd, FICLONE, w.file())
         header = bytearray(BLOCK)
-        struct.pack_into("<III", header, 1024, 1, max(os.fstat(fd).st_size // BLOCK, 2) - 1 + w.below(60) // 59, 0)
+        last = max(os.fstat(fd).st_size // BLOCK, 2) - 1 + w.below(60) // 59
+        last = min(last, 0xffffffff)
+        struct.pack_into("<III", header, 1024, 1, last, 0)
         header[-10:] = b"SWAPSPACE2"
         os.pwrite(fd, header, 0)
     finally:
