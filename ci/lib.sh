@@ -79,9 +79,9 @@ need() {
 	mkdir -p "$cache"
 	{
 		flock 8
-		apt-get update &&
+		apt-get update 8>&- &&
 			DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-				"${missing[@]}"
+				"${missing[@]}" 8>&-
 	} 8>"$cache/.apt.lock" >"${TMPDIR:-/tmp}/oxfs-apt.log" 2>&1 ||
 		die "cannot install ${missing[*]} (log: ${TMPDIR:-/tmp}/oxfs-apt.log)"
 }

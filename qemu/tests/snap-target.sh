@@ -19,8 +19,17 @@ must dmsetup mknodes
 dev=/dev/mapper/slow
 new_fs
 must test "$(fileop subvol-create home)" = 1
-do_op fill home/disk 32 1
+# What is at the end of the volume has to move when that becomes smaller. Half of the file was never
+# written.
+do_op fill filler 160 2
+do_op fill home/disk 16 1
+must fallocate -l 32M home/disk
 must sync
+rm filler
+must sync
+moved() { echo "$((60 << 8)) $(fileop fiemap home/disk | awk '{ if ($2 + $3 > most) most = $2 + $3 } END { print most }')"; }
+read -r end address < <(moved)
+at_least 'the file is behind the end to come' "$end" "$address"
 
 must mount -t configfs configfs /sys/kernel/config
 target=/sys/kernel/config/nvmet
@@ -98,8 +107,9 @@ for ((i = 0; i < 20; i++)); do [[ $(fileop subvol-delete "s$i") == OK ]] || ((++
 check 'their space comes back' dropped
 written
 for ((i = 0; i < 3; i++)); do
-	check 'smaller' oxfs filesystem resize 64M "$mnt"
-	check 'and larger' oxfs filesystem resize max "$mnt"
+	check 'smaller' timeout 60 oxfs filesystem resize 60M "$mnt"
+	((i)) || { read -r end address < <(moved); at_most 'the file has been moved' "$end" "$address"; }
+	check 'and larger' timeout 60 oxfs filesystem resize max "$mnt"
 done
 enough >/tmp/result
 is 'it reads what it wrote' 'True 0' "$(</tmp/result)"

@@ -72,12 +72,15 @@ impl<D: BlockDevice> Volume<D> {
         Ok(durable())
     }
 
-    /// The transaction that has the last of the changes made so far.
+    /// The transaction that has the last of the changes made so far, or a later one.
     pub fn last_change(&self) -> Generation {
         let state = self.state.read();
-        match state.is_dirty() {
-            true => state.generation,
-            false => Generation(state.generation.0.saturating_sub(1)),
+        if state.is_dirty() {
+            return state.generation;
+        }
+        match state.changes {
+            0 => state.durable,
+            _ => Generation(state.generation.0.saturating_sub(1)),
         }
     }
 

@@ -340,7 +340,13 @@ impl<D: BlockDevice> Volume<D> {
         let piece = self.map(id, start, len)?;
         let piece_end = piece.start.0.saturating_add(piece.len).min(end);
         if !matches!(piece.backing, Backing::Hole | Backing::Unbacked) {
-            return self.update(TAKES, |_| Ok(FileBlock(piece_end)));
+            // Nothing changes, so a full volume is not in the way.
+            return self.query(|view| {
+                Ok(Done {
+                    value: FileBlock(piece_end),
+                    generation: view.state.durable,
+                })
+            });
         }
         let want = (piece_end - start.0).min(super::format::GROUP_BLOCKS);
         self.reserve_runs(want)?;

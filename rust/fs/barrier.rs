@@ -7,8 +7,8 @@
 //! operation, which comes when everything dirty has been written, answers it and commits. So no
 //! write to blocks that will be shared is under way, whichever way it takes: `write` and `O_DIRECT`
 //! (also asynchronous ones, which keep the filesystem from freezing until their end; those of the
-//! kernel's targets, which do not, are waited for: [`super::direct_writes`]), stores to
-//! mapped pages (written and write-protected again), writeback (done), swap activation (a join).
+//! kernel's targets, which do not, are stopped by [`super::writes`]), stores to mapped pages (written and
+//! write-protected again), writeback (done), swap activation (a join).
 //! An active swapfile is not in the way: its blocks are no part of a snapshot, and swap I/O goes on.
 //!
 //! Writers wait for no longer than the commit that this takes, for what is dirty is written before,
@@ -87,14 +87,19 @@ impl Barrier {
         })
     }
 
+    /// Whether there is a request.
+    pub fn is_asked(&self) -> bool {
+        matches!(*self.slot.lock(), Slot::Asked(_))
+    }
+
     /// Answers the request, if there is one. All writers are stopped, and nothing is dirty.
     pub fn answer(&self, state: &State) {
         let mut slot = self.slot.lock();
         if let Slot::Asked(request) = &*slot {
-            let Some(_stopped) = state.direct_writes().stop() else {
-                // It is asked again.
+            if !state.writes().are_stopped() {
+                // Somebody was killed who waited for that. It is asked again.
                 return;
-            };
+            }
             let answer = state.query_raw(|volume| carry_out(volume, request));
             if let (Ok(done), Request::SetReadOnly(_, read_only)) = (&answer, request) {
                 state.subvolumes().set_read_only(done.subvol, *read_only);
@@ -132,6 +137,7 @@ impl Barrier {
         }
         *self.slot.lock() = Slot::Asked(request);
         let stopped = file.stop_writers();
+        file.inode().super_block().data().writes().resume();
         let slot = core::mem::replace(&mut *self.slot.lock(), Slot::Empty);
         match stopped {
             // Another part of the kernel holds it frozen, as for hibernation. If that began only now,

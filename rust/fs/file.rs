@@ -75,6 +75,7 @@ impl FileOperations<Oxfs> for File {
         if iocb.must_not_wait() {
             return Err(EAGAIN);
         }
+        let _under_way = inode.super_block().data().writes().begin();
         if iocb.is_direct() {
             return write_direct(inode, iocb, iter);
         }
@@ -261,8 +262,7 @@ fn try_write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Re
             _lock: exclusive.downgrade(),
         };
     }
-    // What may wait for a thaw, before it counts as under way. Nobody takes it back: that takes the lock
-    // exclusively.
+    // Nobody takes it back: that takes the lock exclusively.
     let (start, end) = (iocb.pos(), iocb.pos().saturating_add(iter.count() as u64));
     data::prepare_write(inode, block_of(start), block_after(end) - block_of(start))?;
     let how = How {

@@ -206,7 +206,7 @@ pub fn set_up(new: &NewInode<Oxfs>, attr: &Attr) -> Result {
 }
 
 /// Takes over attributes that the engine returned. Times that the VFS has changed meanwhile stay,
-/// unless the engine changed them too. Size and blocks of a regular file stay: they belong to the
+/// unless the engine changed them to later ones. Size and blocks of a regular file stay: they belong to the
 /// data path.
 ///
 /// Two changes of an inode may come here in another order than they were made in: not all of them
@@ -226,7 +226,8 @@ pub fn apply(inode: &Inode, attr: &Attr) {
         (&mut times.mtime, old_times.mtime, new_times.mtime),
         (&mut times.ctime, old_times.ctime, new_times.ctime),
     ] {
-        if old != new {
+        // Not over a later one: the VFS may have set it since the change was made.
+        if old != new && (*now == old || (now.sec, now.nsec) < (new.sec, new.nsec)) {
             *now = new;
         }
     }

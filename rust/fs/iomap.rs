@@ -216,7 +216,7 @@ fn delayed_answer(mapping: &Mapping, reserved: bool, cookie: u64) -> Answer {
 /// is mapped when the I/O has ended.
 fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Result<Answer> {
     if request.first {
-        inode.super_block().data().direct_writes().begin();
+        inode.super_block().data().writes().goes_on();
     }
     let file = inode.data().file()?;
     // Blocks of the file's own are written without a reservation, where this would be found.

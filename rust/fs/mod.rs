@@ -10,7 +10,7 @@
 //! | mount, super block | [`mount`], [`super_block`], [`device`], [`export`], [`ioctl`], [`resize`] |
 //! | subvolumes | [`subvolume`], [`barrier`], [`request`] |
 //! | inodes, names | [`inode`], [`namei`], [`dir`], [`attr`], [`xattr`] |
-//! | file content | [`data`], [`file`], [`iomap`], [`writeback`], [`direct_writes`], [`truncate`], [`fallocate`], [`remap`], [`fiemap`], [`swap`], [`swap_status`] |
+//! | file content | [`data`], [`file`], [`iomap`], [`writeback`], [`writes`], [`truncate`], [`fallocate`], [`remap`], [`fiemap`], [`swap`], [`swap_status`] |
 //!
 //! The engine is called through [`super_block::State::query`], which reads, and
 //! [`super_block::State::join`], which changes.
@@ -26,7 +26,6 @@ pub mod barrier;
 pub mod data;
 pub mod device;
 pub mod dir;
-pub mod direct_writes;
 pub mod errno;
 pub mod export;
 pub mod fallocate;
@@ -46,6 +45,7 @@ pub mod swap;
 pub mod swap_status;
 pub mod truncate;
 pub mod writeback;
+pub mod writes;
 pub mod xattr;
 
 pub use inode::InodeExt;

@@ -22,6 +22,7 @@ use crate::vfs::fiemap::FiemapInfo;
 use crate::vfs::inherit::Inherited;
 use crate::vfs::inode::{Fresh, IdMap, NewInode};
 use crate::vfs::inode_ops::{InodeOperations, RenameMode};
+use crate::vfs::time::Times;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 
@@ -51,16 +52,21 @@ pub fn stamped<T, const N: usize>(
     inodes: [Option<&Inode>; N],
     change: impl FnOnce(Time) -> Result<T>,
 ) -> Result<T> {
-    let before = inodes.map(|inode| inode.map(Inode::times));
-    let stamps = inodes.into_iter().flatten().map(Inode::touch);
-    let now = stamps
+    let stamped = inodes.map(|inode| inode.map(|inode| (inode, inode.times(), inode.touch())));
+    let now = stamped
+        .iter()
+        .flatten()
+        .map(|(_, _, stamp)| *stamp)
         .max_by_key(|time| (time.sec, time.nsec))
         .map_or(Time::default(), to_engine);
     let result = change(now);
     if result.is_err() {
-        for (inode, times) in inodes.into_iter().zip(before) {
-            if let (Some(inode), Some(times)) = (inode, times) {
-                inode.set_times(&times);
+        for (inode, before, stamp) in stamped.into_iter().flatten() {
+            let seen = inode.times();
+            // Others may have changed it meanwhile: not all of these inodes are locked.
+            if seen.ctime == stamp {
+                let ctime = before.ctime;
+                inode.change_times(&seen, &Times { ctime, ..seen });
             }
         }
     }

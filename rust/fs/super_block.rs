@@ -7,11 +7,11 @@
 //! reclaim may need them.
 
 use super::barrier::Barrier;
-use super::direct_writes::DirectWrites;
 use super::errno::to_errno;
 use super::resize::Resizing;
 use super::subvolume::{self, Member, Subvolumes};
 use super::swap_status::ActiveSwap;
+use super::writes::Writes;
 use super::{mount, Inode, Oxfs, SuperBlock, Volume};
 use crate::engine;
 use crate::engine::subvolume::root_of;
@@ -55,7 +55,7 @@ pub struct State {
     core: Arc<Core>,
     subvolumes: Subvolumes,
     barrier: Barrier,
-    direct_writes: DirectWrites,
+    writes: Writes,
     resizing: Resizing,
     active_swap: ActiveSwap,
 }
@@ -83,7 +83,7 @@ impl State {
             core,
             subvolumes: Subvolumes::new()?,
             barrier: Barrier::new()?,
-            direct_writes: DirectWrites::new()?,
+            writes: Writes::new(),
             resizing: Resizing::new(),
             active_swap: ActiveSwap::new()?,
         })
@@ -125,9 +125,9 @@ impl State {
         &self.barrier
     }
 
-    /// The direct writes under way.
-    pub fn direct_writes(&self) -> &DirectWrites {
-        &self.direct_writes
+    /// The writes under way.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     /// Whether the volume is getting another size.
@@ -333,8 +333,13 @@ impl SuperOperations<Oxfs> for Operations {
     }
 
     fn sync(sb: &SuperBlock, wait: bool) -> Result {
+        let state = sb.data();
+        // First without waiting, before what is dirty is written.
+        if sb.is_freezing() && state.barrier().is_asked() {
+            state.writes().stop();
+        }
         match wait {
-            true if !sb.is_read_only() => sb.data().commit(),
+            true if !sb.is_read_only() => state.commit(),
             _ => Ok(()),
         }
     }

@@ -299,39 +299,44 @@ impl DirectIo<Oxfs> for File {
     }
 
     fn ended(inode: &Inode, write: &Ended) -> Result {
-        // Before anything that waits for a thaw.
-        inode.super_block().data().direct_writes().end();
-        let file = inode.data().file()?;
-        let end = write.pos.saturating_add(write.len);
-        let grows = write.len > 0 && end > inode.size();
-        if write.result.is_ok() && !write.copied && !write.unwritten && !grows {
-            // Perhaps in interrupt context.
-            file.overwritten();
-            return Ok(());
-        }
-        let mut blocks = file.blocks();
-        let mut result = write.result;
-        let size = grows.then_some(end);
-        while let Some(piece) = blocks.take_direct(write.token) {
-            let written = if result.is_ok() { block_of(end) } else { 0 };
-            let one = finish_direct(inode, file, &piece, written, size);
-            result = result.and(one);
-        }
-        if !write.copied {
-            file.overwritten();
-        }
-        if result.is_ok() && write.len > 0 && (write.unwritten || grows) {
-            let start = block_of(write.pos);
-            let len = block_after(end).saturating_sub(start);
-            result = finish(inode, file, start, len, Written::InPlace, size);
-        }
-        file.mapping_changed();
-        drop(blocks);
-        if result.is_ok() && grows {
-            inode.set_size(end);
-        }
+        let result = map_direct(inode, write);
+        inode.super_block().data().writes().end();
         result
     }
+}
+
+/// Maps what a direct write has written. Sleeps only where [`DirectIo::ended`] may.
+fn map_direct(inode: &Inode, write: &Ended) -> Result {
+    let file = inode.data().file()?;
+    let end = write.pos.saturating_add(write.len);
+    let grows = write.len > 0 && end > inode.size();
+    if write.result.is_ok() && !write.copied && !write.unwritten && !grows {
+        // Perhaps in interrupt context.
+        file.overwritten();
+        return Ok(());
+    }
+    let mut blocks = file.blocks();
+    let mut result = write.result;
+    let size = grows.then_some(end);
+    while let Some(piece) = blocks.take_direct(write.token) {
+        let written = if result.is_ok() { block_of(end) } else { 0 };
+        let one = finish_direct(inode, file, &piece, written, size);
+        result = result.and(one);
+    }
+    if !write.copied {
+        file.overwritten();
+    }
+    if result.is_ok() && write.len > 0 && (write.unwritten || grows) {
+        let start = block_of(write.pos);
+        let len = block_after(end).saturating_sub(start);
+        result = finish(inode, file, start, len, Written::InPlace, size);
+    }
+    file.mapping_changed();
+    drop(blocks);
+    if result.is_ok() && grows {
+        inode.set_size(end);
+    }
+    result
 }
 
 /// Blocks that were freed since the read began may be used again.

@@ -12,6 +12,7 @@
 
 use super::file::OpenFile;
 use super::fs_type::FileSystem;
+use super::super_block::SuperBlock;
 use crate::bindings;
 use core::ptr;
 use kernel::error::to_result;
@@ -29,6 +30,18 @@ pub fn is_suspending() -> bool {
 pub fn wait_for_resume() {
     // SAFETY: The task may sleep.
     unsafe { bindings::oxfs_helper_try_to_freeze() }
+}
+
+impl<F: FileSystem> SuperBlock<F> {
+    /// Whether it is at the point of being frozen where writers and page faults are stopped, and what
+    /// is dirty is written. To be asked by [`SuperOperations::sync`], which is called then.
+    ///
+    /// [`SuperOperations::sync`]: super::super_block::SuperOperations::sync
+    pub fn is_freezing(&self) -> bool {
+        // SAFETY: A load of one word, which changes with `s_umount` held exclusively; it is held.
+        let level = unsafe { (&raw const (*self.as_ptr()).s_writers.frozen).read_volatile() };
+        u32::from(level) == bindings::SB_FREEZE_PAGEFAULT
+    }
 }
 
 impl<F: FileSystem> OpenFile<F> {

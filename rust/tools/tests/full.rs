@@ -345,3 +345,26 @@ fn promised_data_can_be_mapped() {
     }
     full.check();
 }
+
+/// Where there is nothing to allocate there is nothing to run out of.
+#[test]
+fn what_is_allocated_can_be_allocated_again() {
+    let mut full = Full::new(4096, 2);
+    let id = full.create_file(b"file");
+    let mut end = 0;
+    for len in [512, 64, 8, 1] {
+        while full.write(id, end, len).is_some() {
+            end += len;
+        }
+    }
+    assert_eq!(
+        full.volume.prealloc(id, FileBlock(end), 1),
+        Err(Error::NoSpace)
+    );
+    let mut at = FileBlock(0);
+    while at.0 < end {
+        let done = full.volume.prealloc(id, at, end - at.0).expect("prealloc");
+        at = done.value;
+    }
+    full.check();
+}

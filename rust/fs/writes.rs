@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writes under way, for who gives blocks more owners, or moves them ([`super::barrier`]).
+//!
+//! Freezing stops writers, but only those that ask whether the filesystem is frozen. Some of the
+//! kernel's own do not (NVMe and SCSI targets, zloop). So all of them are counted, and stopped here, at
+//! the point of freezing where all others have ended, what is dirty is about to be written, and the end
+//! of a write can still change the volume.
+
+use crate::vfs::file::is_killed;
+use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
+use kernel::time::{delay::fsleep, Delta};
+
+/// Writers go on; they are being stopped; none is under way.
+const GO: i32 = 0;
+const STOPPING: i32 = 1;
+const STOPPED: i32 = 2;
+
+/// Counts writes.
+pub struct Writes {
+    under_way: Atomic<i64>,
+    state: Atomic<i32>,
+}
+
+/// A write that is under way, until dropped.
+pub struct UnderWay<'a>(&'a Writes);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Writes {
+    /// None is under way.
+    pub fn new() -> Self {
+        Self {
+            under_way: Atomic::new(0i64),
+            state: Atomic::new(GO),
+        }
+    }
+
+    /// One begins; waits while they are stopped. The caller holds no lock of the filesystem.
+    pub fn begin(&self) -> UnderWay<'_> {
+        loop {
+            // Counted first: either who stops writes sees it, or it sees that they are stopped.
+            self.under_way.fetch_add(1i64, Full);
+            let write = UnderWay(self);
+            if self.state.load(Acquire) == GO {
+                return write;
+            }
+            drop(write);
+            wait();
+        }
+    }
+
+    /// One that has begun goes on by itself, until [`Self::end`].
+    pub fn goes_on(&self) {
+        self.under_way.fetch_add(1i64, Full);
+    }
+
+    /// It has ended. In any context.
+    pub fn end(&self) {
+        self.under_way.fetch_add(-1i64, Full);
+    }
+
+    /// Has those that begin wait, until [`Self::resume`], and waits for those that have begun; for what
+    /// these wait must not wait for the caller. A fatal signal ends it before that.
+    pub fn stop(&self) {
+        if self.are_stopped() {
+            return;
+        }
+        self.state.xchg(STOPPING, Full);
+        while self.under_way.load(Acquire) != 0 {
+            if is_killed() {
+                return;
+            }
+            wait();
+        }
+        self.state.store(STOPPED, Release);
+    }
+
+    /// Whether none is under way, nor begins.
+    pub fn are_stopped(&self) -> bool {
+        self.state.load(Acquire) == STOPPED
+    }
+
+    /// Writes go on.
+    pub fn resume(&self) {
+        self.state.store(GO, Release);
+    }
+}
+
+fn wait() {
+    fsleep(Delta::from_millis(1));
+}
