@@ -57,11 +57,28 @@ def mount(options):
     raise Wrong(f"mount: {errno.errorcode.get(error, error)}")
 
 
-def unmount(options):
-    subprocess.run(["swapoff", "-a"], check=False)
-    # A file that was deleted, or a name that is damaged, is not in reach of swapoff -a.
+def swapping():
+    """The active swapfiles."""
     with open("/proc/swaps", encoding="ascii") as swaps:
-        rest = swaps.read().splitlines()[1:]
+        return [line.split()[0] for line in swaps.read().splitlines()[1:]]
+
+
+def swap_off():
+    # swapoff opens a file for writing, which may have been made immutable.
+    for name in swapping():
+        try:
+            file = os.open(name.encode().decode("unicode_escape"), os.O_RDONLY)
+            fuzzops.ioctl(file, fuzzops.SETFLAGS, bytes(8))
+            os.close(file)
+        except OSError:
+            pass
+    subprocess.run(["swapoff", "-a"], check=False)
+
+
+def unmount(options):
+    swap_off()
+    # A file that was deleted, or a name that is damaged, is not in reach of swapoff -a.
+    rest = swapping()
     if rest:
         raise Wrong(f"still swapping to {rest}")
     subprocess.run(["umount", options.mountpoint], check=True)
@@ -241,7 +258,7 @@ def fuzz(options):
     if not options.damaged:
         fuzzops.set_up(options.mountpoint)
     outcomes = run_workers(options)
-    subprocess.run(["swapoff", "-a"], check=False)
+    swap_off()
     if options.damaged:
         unmount(options)
         check(options)

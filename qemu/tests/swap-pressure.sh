@@ -4,7 +4,7 @@
 # swap-pressure.sh [SECONDS [SEED]]: more than the machine's memory is worked on, through swapfiles on
 # the filesystem that is at the same time written, snapshotted and fsynced. What comes back is
 # compared all along, and no call takes a minute.
-# vm: --disk 2G --memory 256M --timeout 2400
+# vm: --disk 3G --memory 256M --timeout 2400
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
 
