@@ -10,6 +10,9 @@
 
 first=${1:-20} rounds=${2:-2} count=${3:-1500}
 operations=0 succeeded=0
+# Checkers make everything slower.
+limit=120
+[[ ! -e /sys/kernel/debug/kmemleak && ! -e /sys/kernel/debug/kcsan ]] || limit=900
 echo 60 >/proc/sys/kernel/hung_task_timeout_secs
 echo 10 >/proc/sys/kernel/hung_task_check_interval_secs
 
@@ -17,7 +20,7 @@ echo 10 >/proc/sys/kernel/hung_task_check_interval_secs
 fuzz() {
 	local workers=$1 status=0
 	shift
-	python3 "$here/fuzz.py" "$dev" "$mnt" --seed "$seed" --workers "$workers" \
+	python3 "$here/fuzz.py" "$dev" "$mnt" --limit "$limit" --seed "$seed" --workers "$workers" \
 		--count $((count / workers)) "$@" 7>&- 8<&- >/tmp/fuzz 2>&1 || status=$?
 	cat /tmp/fuzz
 	operations=$((operations + $(awk '/^operations:/ { n = $2 } END { print n + 0 }' /tmp/fuzz)))
