@@ -21,12 +21,14 @@
 
 #include "helpers.h"
 
-unsigned int oxfs_helper_memalloc_nofs_save(void)
+/* The scheduler looks at the flags of other tasks, which is the kernel's own affair: no KCSAN. */
+
+__no_kcsan unsigned int oxfs_helper_memalloc_nofs_save(void)
 {
 	return memalloc_nofs_save();
 }
 
-void oxfs_helper_memalloc_nofs_restore(unsigned int flags)
+__no_kcsan void oxfs_helper_memalloc_nofs_restore(unsigned int flags)
 {
 	memalloc_nofs_restore(flags);
 }
