@@ -340,12 +340,20 @@ impl<F: FileSystem> Inode<F> {
     /// inode's lock, or is the only one to see the inode.
     pub fn set_attributes(&self, mode: u32, uid: u32, gid: u32, nlink: u32) {
         let inode = self.as_ptr();
-        // SAFETY: The inode is live and the caller keeps other writers out; the type bits stay.
+        // SAFETY: The inode is live and the caller keeps other writers out; the type bits stay. Lookups
+        // read without a lock, as they do when chmod or chown set them: what is right is not written.
         unsafe {
             let kind = u32::from((*inode).i_mode) & bindings::S_IFMT;
-            (*inode).i_mode = (kind | (mode & 0o7777)) as u16;
-            bindings::oxfs_helper_i_uid_write(inode, uid);
-            bindings::oxfs_helper_i_gid_write(inode, gid);
+            let mode = (kind | (mode & 0o7777)) as u16;
+            if (*inode).i_mode != mode {
+                (*inode).i_mode = mode;
+            }
+            if bindings::oxfs_helper_i_uid_read(inode) != uid {
+                bindings::oxfs_helper_i_uid_write(inode, uid);
+            }
+            if bindings::oxfs_helper_i_gid_read(inode) != gid {
+                bindings::oxfs_helper_i_gid_write(inode, gid);
+            }
             // `set_nlink` keeps the super block's count of unlinked inodes right in both
             // directions, except that it warns when a name comes back to an inode that is being
             // freed, which cannot be: it is referenced.
