@@ -341,12 +341,7 @@ impl<D: BlockDevice> Volume<D> {
         let piece_end = piece.start.0.saturating_add(piece.len).min(end);
         if !matches!(piece.backing, Backing::Hole | Backing::Unbacked) {
             // Nothing changes, so a full volume is not in the way.
-            return self.query(|view| {
-                Ok(Done {
-                    value: FileBlock(piece_end),
-                    generation: view.state.durable,
-                })
-            });
+            return Ok(self.unchanged(FileBlock(piece_end)));
         }
         let want = (piece_end - start.0).min(super::format::GROUP_BLOCKS);
         self.reserve_runs(want)?;

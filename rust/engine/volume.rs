@@ -413,6 +413,12 @@ impl<D: BlockDevice> Volume<D> {
         &self.hash_seed
     }
 
+    /// The answer of an operation that had nothing to change: there is no transaction to wait for.
+    pub(super) fn unchanged<T>(&self, value: T) -> Done<T> {
+        let generation = self.state.read().durable;
+        Done { value, generation }
+    }
+
     /// Reads from the volume.
     pub fn query<R>(&self, read: impl FnOnce(View<'_, D>) -> Result<R>) -> Result<R> {
         let result = {
