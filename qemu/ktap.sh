@@ -5,7 +5,7 @@
 # that does not come to `ktap_end` has no plan and counts as failed.
 #
 #   check NAME COMMAND [ARG]...   ok if COMMAND succeeds; what it printed is shown if not
-#   pass NAME, fail NAME WHY, skip NAME WHY
+#   pass NAME, fail NAME WHY
 #   ktap_end                      the plan; exit status 1 if anything failed
 
 ktap_count=0 ktap_failed=0
@@ -19,8 +19,6 @@ fail() {
 	# shellcheck disable=SC2001 # every line of it
 	sed 's/^/# /' <<<"$2"
 }
-
-skip() { echo "ok $((++ktap_count)) $1 # SKIP $2"; }
 
 check() {
 	local name=$1 output status=0
