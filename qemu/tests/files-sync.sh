@@ -101,4 +101,25 @@ op 'nothing is written' EROFS mkdir "$mnt/new"
 check 'and it can be made writable' mount -o remount,rw "$mnt"
 cd "$mnt" || give_up "cd $mnt"
 check 'then something is' touch new
+
+# In an emergency it becomes read-only while a deleted file is open, and so do others. That file outlives
+# the way back.
+seq 100000 >deleted
+exec 9<deleted
+rm deleted
+must sync
+echo u >/proc/sysrq-trigger
+for ((i = 0; i < 300; i++)); do
+	dmesg | grep -q 'Emergency Remount complete' && break
+	sleep 0.1
+done
+is 'an emergency makes it read-only' 1 "$(grep -c " $mnt oxfs ro" /proc/mounts)"
+mount -o remount,rw / || give_up 'the root stays read-only'
+must mount -o remount,rw "$mnt"
+drop_caches
+is 'a deleted file is there as long as it is open' "$(seq 100000 | sha256sum)" "$(sha256sum <&9)"
+before=$(stat -fc %f "$mnt")
+exec 9<&-
+must sync
+at_least 'and then it is freed' $((before + 100)) "$(stat -fc %f "$mnt")"
 end

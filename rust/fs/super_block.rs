@@ -20,7 +20,7 @@ use crate::vfs::background::{Left, Turn};
 use crate::vfs::seq_file::{Place, SeqFile};
 use crate::vfs::super_block::{IntWrite, Name, StatFs, SuperOperations};
 use crate::vfs::workqueue::{Tick, Timer, WorkQueue};
-use crate::vfs::{log, nofs};
+use crate::vfs::{inode, log, nofs};
 use core::fmt::{self, Write};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
@@ -228,7 +228,7 @@ impl State {
     }
 
     /// Frees what files without a name, and truncations, left behind in all subvolumes that may
-    /// change when the volume was last used. Nothing of it is in use.
+    /// change when the volume was last writable.
     pub fn finish_all_orphans(&self, sb: &SuperBlock) {
         let mut from = SubvolId(0);
         loop {
@@ -275,11 +275,15 @@ impl State {
                     break;
                 }
             };
-            match self.finish_orphan(sb, InodeId { subvol, ino }) {
+            after = Some(ino);
+            let id = InodeId { subvol, ino };
+            if is_open(sb, id) {
+                continue;
+            }
+            match self.finish_orphan(sb, id) {
                 Ok(()) => done = done.saturating_add(1),
                 Err(_) => left = left.saturating_add(1),
             }
-            after = Some(ino);
         }
         if done != 0 {
             log::info(
@@ -301,6 +305,12 @@ impl State {
         while !self.join_raw(sb, |volume| volume.finish_orphan(id))?.value {}
         Ok(())
     }
+}
+
+/// Whether `id` has no name and is in use all the same, as when an emergency made the mount read-only:
+/// it is freed when its last user is done.
+fn is_open(sb: &SuperBlock, id: InodeId) -> bool {
+    inode::find(sb, id.st_ino()).is_some_and(|inode| inode.nlink() == 0)
 }
 
 /// Operations of the super block.

@@ -402,16 +402,32 @@ pub fn get<F: FileSystem>(sb: &SuperBlock<F>, ino: u64) -> Result<Get<F>> {
             _type: PhantomData,
         }));
     }
-    // SAFETY: The inode is live. A bad one, whose filling failed after we found it, is not ready.
-    match unsafe { if_ready::<F>(inode.as_ptr()) } {
-        // SAFETY: `iget_locked` gave us a reference.
-        Some(_) => Ok(Get::Ready(unsafe { ARef::from_raw(inode.cast()) })),
-        None => {
-            // SAFETY: We own a reference.
-            unsafe { bindings::iput(inode.as_ptr()) };
-            Err(ESTALE)
-        }
+    // SAFETY: `iget_locked` gave us a reference.
+    unsafe { referenced(inode) }.map(Get::Ready).ok_or(ESTALE)
+}
+
+/// Inode `ino` of `sb`, if it is in memory. Waits for one that is being filled in or freed.
+pub fn find<F: FileSystem>(sb: &SuperBlock<F>, ino: u64) -> Option<ARef<Inode<F>>> {
+    // SAFETY: The super block is live.
+    let inode = NonNull::new(unsafe { bindings::ilookup(sb.as_ptr(), ino) })?;
+    // SAFETY: `ilookup` gave us a reference.
+    unsafe { referenced(inode) }
+}
+
+/// The inode, unless it is a bad one, whose filling failed after it was found.
+///
+/// # Safety
+///
+/// It is one of `F` that is not new, with a reference, which becomes the result's.
+unsafe fn referenced<F: FileSystem>(inode: NonNull<bindings::inode>) -> Option<ARef<Inode<F>>> {
+    // SAFETY: By the contract of this function, it is live. A bad one is not ready.
+    if unsafe { if_ready::<F>(inode.as_ptr()) }.is_none() {
+        // SAFETY: By the contract of this function.
+        unsafe { bindings::iput(inode.as_ptr()) };
+        return None;
     }
+    // SAFETY: By the contract of this function.
+    Some(unsafe { ARef::from_raw(inode.cast()) })
 }
 
 /// An inode that is hashed and locked, without the filesystem's data. Dropping it makes the
