@@ -83,6 +83,18 @@ act O_RDWR 8192,1,b fsync
 stop
 is 'what was cut off does not come back' ' 100 a ' "$(tr '\0' . <file | head -c 4096 | tr -d . | fold -w 1 | uniq -c | tr -s ' \n' ' ')"
 
+# Who loads an inode does not know whether its data was overwritten before, and may be in the disk's
+# cache only.
+flushes() { awk '{ print $16 }' "/sys/block/${dev#/dev/}/stat"; }
+drop_caches
+drop_caches
+before=$(flushes)
+must sync file
+at_least 'the disk flushes its cache for a file that was not in memory' $((before + 1)) "$(flushes)"
+before=$(flushes)
+must sync file
+at_most 'and not once more for nothing' "$before" "$(flushes)"
+
 # A read-only mount that is given another option stays read-only.
 cd / || give_up 'cd /'
 must mount -o remount,ro "$mnt"

@@ -55,14 +55,15 @@ impl<D: BlockDevice> View<'_, D> {
             Some(extent) => extent.start,
             None => to,
         };
-        let Some(extent) = self.extent_in(Place::file(id), start, to)? else {
+        let Some(whole) = self.extent(Place::file(id), start)? else {
             return Ok(hole(start, to));
         };
-        if extent.start > start {
-            return Ok(hole(start, extent.start));
+        if whole.start > start {
+            return Ok(hole(start, whole.start.min(to)));
         }
-        let (shared, alike) = self.extent_shared(id, &extent)?;
-        Ok(mapping(&extent, shared, alike.min(extent.len)))
+        let part = whole.part(start, to);
+        let (shared, alike) = self.extent_shared(id, &whole, &part)?;
+        Ok(mapping(&part, shared, alike.min(part.len)))
     }
 }
 

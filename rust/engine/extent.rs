@@ -187,17 +187,18 @@ impl<D: BlockDevice> View<'_, D> {
             .map(|extent| extent.part(from, to)))
     }
 
-    /// Whether the blocks of an extent of a subvolume tree have other owners, and how many of them,
-    /// from its first on, are alike in that.
-    pub fn extent_shared(&self, id: InodeId, extent: &Extent) -> Result<(bool, u64)> {
-        let Some(run) = extent.run() else {
-            return Ok((false, extent.len));
+    /// Whether the blocks of `part` of the extent `whole`, of a subvolume tree, have other owners, and
+    /// how many of them, from its first on, are alike in that.
+    pub fn extent_shared(&self, id: InodeId, whole: &Extent, part: &Extent) -> Result<(bool, u64)> {
+        let Some(run) = part.run() else {
+            return Ok((false, part.len));
         };
         let (shared, alike) = self.shared(run.start, run.len)?;
-        if shared || extent.generation > self.state.subvol(id.subvol)?.last_snapshot {
+        if shared || part.generation > self.state.subvol(id.subvol)?.last_snapshot {
             return Ok((shared, alike));
         }
-        let key = Place::file(id).key(extent.start);
+        // The way to the item, which may be in the leaf before the one where the part's key would be.
+        let key = Place::file(id).key(whole.start);
         Ok((self.path_shared(id.subvol, &key)?, alike))
     }
 }

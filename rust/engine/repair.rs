@@ -291,7 +291,12 @@ impl<D: BlockDevice> Txn<'_, D> {
         let cookie = match dir::find(self.view(), top, LOST_AND_FOUND)? {
             Slot::Found(entry) if entry.kind == FileType::Directory => {
                 let ino = entry.ino;
-                return Ok(InodeId { subvol, ino });
+                let id = InodeId { subvol, ino };
+                // What is in the directory that stands for a subvolume is not seen.
+                return match self.view().subvolume_at(id)? {
+                    None => Ok(id),
+                    Some(_) => Err(Error::Exists),
+                };
             }
             Slot::Found(_) => return Err(Error::Exists),
             Slot::Full => return Err(Error::NotFound),

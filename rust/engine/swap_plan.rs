@@ -377,22 +377,23 @@ impl<D: BlockDevice> View<'_, D> {
             Some(extent) => extent.start,
             None => end,
         };
-        let Some(extent) = self.extent_in(Place::file(id), at, end)? else {
+        let Some(whole) = self.extent(Place::file(id), at)? else {
             return Ok((Piece::Hole, end));
         };
-        if extent.start > at {
-            return Ok((Piece::Hole, extent.start));
+        if whole.start > at {
+            return Ok((Piece::Hole, whole.start.min(end)));
         }
-        if extent.run().is_none() {
-            return Ok((Piece::Foreign, extent.end()));
+        let part = whole.part(at, end);
+        if part.run().is_none() {
+            return Ok((Piece::Foreign, part.end()));
         }
-        let (shared, alike) = self.extent_shared(id, &extent)?;
-        let end = at + alike.min(extent.len);
+        let (shared, alike) = self.extent_shared(id, &whole, &part)?;
+        let end = at + alike.min(part.len);
         Ok((
             if shared {
                 Piece::Foreign
             } else {
-                Piece::Own(extent.at)
+                Piece::Own(part.at)
             },
             end,
         ))

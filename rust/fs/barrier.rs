@@ -20,6 +20,7 @@
 //! is given up meanwhile.
 
 use super::super_block::State;
+use super::writes::Writes;
 use super::{Oxfs, Volume};
 use crate::engine;
 use crate::engine::snapshot::NewSnapshot;
@@ -87,9 +88,24 @@ impl Barrier {
         })
     }
 
-    /// Whether there is a request.
-    pub fn is_asked(&self) -> bool {
-        matches!(*self.slot.lock(), Slot::Asked(_))
+    /// Stops writers, those that freezing does not stop, if there is a request.
+    pub fn stop_writers(&self, writes: &Writes) {
+        {
+            let slot = self.slot.lock();
+            if !matches!(*slot, Slot::Asked(_)) {
+                return;
+            }
+            // With the lock held: who takes the request back has them go on after this.
+            writes.stop();
+        }
+        writes.wait_for_end();
+    }
+
+    /// Takes back what is in the slot; writers go on.
+    fn take(&self, writes: &Writes) -> Slot {
+        let mut slot = self.slot.lock();
+        writes.resume();
+        core::mem::replace(&mut *slot, Slot::Empty)
     }
 
     /// Answers the request, if there is one. All writers are stopped, and nothing is dirty.
@@ -137,8 +153,7 @@ impl Barrier {
         }
         *self.slot.lock() = Slot::Asked(request);
         let stopped = file.stop_writers();
-        file.inode().super_block().data().writes().resume();
-        let slot = core::mem::replace(&mut *self.slot.lock(), Slot::Empty);
+        let slot = self.take(file.inode().super_block().data().writes());
         match stopped {
             // Another part of the kernel holds it frozen, as for hibernation. If that began only now,
             // the request was answered as well.

@@ -170,6 +170,10 @@ pub fn get(sb: &SuperBlock, id: InodeId) -> Result<ARef<Inode>> {
     }
     let data = Data::new(id, &attr, member)?;
     data.note(last);
+    if let Some(file) = &data.file {
+        // Nor is what was overwritten, which no transaction waits for.
+        file.overwritten();
+    }
     let new = filling.fill(data);
     set_up(&new, &attr)?;
     Ok(new.ready())

@@ -345,8 +345,8 @@ impl SuperOperations<Oxfs> for Operations {
     fn sync(sb: &SuperBlock, wait: bool) -> Result {
         let state = sb.data();
         // First without waiting, before what is dirty is written.
-        if sb.is_freezing() && state.barrier().is_asked() {
-            state.writes().stop();
+        if sb.is_freezing() {
+            state.barrier().stop_writers(state.writes());
         }
         match wait {
             true if !sb.is_read_only() => state.commit(),

@@ -64,20 +64,24 @@ impl Writes {
         self.under_way.fetch_add(-1i64, Full);
     }
 
-    /// Has those that begin wait, until [`Self::resume`], and waits for those that have begun; for what
-    /// these wait must not wait for the caller. A fatal signal ends it before that.
+    /// Has those that begin wait, until [`Self::resume`].
     pub fn stop(&self) {
-        if self.are_stopped() {
-            return;
-        }
-        self.state.xchg(STOPPING, Full);
-        while self.under_way.load(Acquire) != 0 {
+        let _ = self.state.cmpxchg(GO, STOPPING, Full);
+    }
+
+    /// Waits for those that had begun when they were stopped, unless they may go on meanwhile; for what
+    /// they wait must not wait for the caller. A fatal signal ends it before that.
+    pub fn wait_for_end(&self) {
+        while self.state.load(Acquire) == STOPPING {
+            if self.under_way.load(Acquire) == 0 {
+                let _ = self.state.cmpxchg(STOPPING, STOPPED, Full);
+                return;
+            }
             if is_killed() {
                 return;
             }
             wait();
         }
-        self.state.store(STOPPED, Release);
     }
 
     /// Whether none is under way, nor begins.

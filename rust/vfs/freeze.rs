@@ -38,9 +38,17 @@ impl<F: FileSystem> SuperBlock<F> {
     ///
     /// [`SuperOperations::sync`]: super::super_block::SuperOperations::sync
     pub fn is_freezing(&self) -> bool {
-        // SAFETY: A load of one word, which changes with `s_umount` held exclusively; it is held.
-        let level = unsafe { (&raw const (*self.as_ptr()).s_writers.frozen).read_volatile() };
-        u32::from(level) == bindings::SB_FREEZE_PAGEFAULT
+        self.freeze_level() == bindings::SB_FREEZE_PAGEFAULT
+    }
+
+    /// Whether everything is stopped, also [`SuperBlock::start_intwrite`]. It may begin at once.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.freeze_level() >= bindings::SB_FREEZE_FS
+    }
+
+    fn freeze_level(&self) -> u32 {
+        // SAFETY: A load of one word, which changes with `s_umount` held exclusively.
+        u32::from(unsafe { (&raw const (*self.as_ptr()).s_writers.frozen).read_volatile() })
     }
 }
 

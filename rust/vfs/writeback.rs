@@ -343,14 +343,29 @@ pub(super) unsafe fn write_pages<F: FileSystem, T: Writeback<F>>(
     mapping: *mut bindings::address_space,
     wbc: *mut bindings::writeback_control,
 ) -> i32 {
+    // SAFETY: By this function's contract.
+    let host = unsafe { (*mapping).host };
+    // SAFETY: As above; a page cache is of an inode that is ready.
+    let sb = unsafe { Inode::<F>::from_ptr(host) }.super_block();
+    if sb.is_frozen() {
+        // What is dirty was written to by a device, in pinned pages that nobody could stop, and waits for
+        // the thaw. That waits for who holds `s_umount`: so must not the flusher, nor `sync(2)`.
+        // SAFETY: By this function's contract.
+        let alone = unsafe {
+            (*wbc).sync_mode == bindings::writeback_sync_modes_WB_SYNC_ALL && (*wbc).for_sync() == 0
+        };
+        if !alone {
+            return 0;
+        }
+        drop(sb.start_intwrite());
+    }
     let _scope = nofs::Scope::enter();
     let mut context = bindings::iomap_writepage_ctx {
-        // SAFETY: By this function's contract.
-        inode: unsafe { (*mapping).host },
+        inode: host,
         wbc,
         ops: Tables::<F, T>::OPS,
         ..pin_init::zeroed()
     };
-    // SAFETY: As above.
+    // SAFETY: By this function's contract.
     unsafe { bindings::iomap_writepages(&mut context) }
 }

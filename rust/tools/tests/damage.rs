@@ -13,10 +13,12 @@ use oxfs::engine::format::{tree_kind, Geometry};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node::{self, Ptr};
 use oxfs::engine::reflink::Clone as CloneRange;
+use oxfs::engine::super_block;
 use oxfs::engine::types::{AttrChange, Backing, BlockNr, FileBlock, InodeId, Run};
 use oxfs::engine::{Cost, Error, Volume};
 use oxfs::platform::{captured, Block};
 use oxfs::sim::SimDisk;
+use zerocopy::IntoBytes;
 
 fn create(volume: &SimVolume, name: &str) -> InodeId {
     let new = new_inode(0o100644, at(3));
@@ -248,6 +250,35 @@ fn shared_nodes_share_what_is_below() {
     assert!(shared());
     volume.commit().expect("commit");
     assert!(!shared());
+}
+
+/// What is at the end of a device that is larger than its volume may be left of an older volume, or a
+/// file's data: neither a mount nor the checker takes it for a super block.
+#[test]
+fn a_super_block_at_the_end_of_a_larger_device_does_not_count() {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    create(&volume, "file");
+    volume.unmount().expect("unmount");
+    let larger = SMALL + 20_000;
+    let disk = SimDisk::with_image(larger, disk.image());
+    for slot in 0..2 {
+        let mut forged = common::newest(&disk);
+        forged.generation = (forged.generation.get() + 1000).into();
+        forged.blocks = larger.into();
+        forged.forest.block = 77.into();
+        let at = Geometry::for_device(larger).expect("geometry").mirror(slot);
+        disk.damage(BlockNr(at), |block| {
+            block.copy_from_slice(forged.as_bytes());
+            super_block::seal(block, at).expect("seal");
+        });
+    }
+    common::assert_clean(&disk);
+    let volume = mount(&disk);
+    assert!(volume
+        .lookup(root(&volume), b"file")
+        .expect("lookup")
+        .is_some());
 }
 
 /// The loss of any one copy of the super block costs nothing.

@@ -312,6 +312,17 @@ impl World {
         };
         let range = Range { file, start, len };
         self.each_piece(range, compare).expect("map");
+        // What is asked for in part is as exclusive as the whole.
+        let inside = |start, len, backing: Backing| {
+            let part = self.volume.map(id, FileBlock(start + len / 2), 1);
+            let part = part.expect("map").backing;
+            assert_eq!(
+                part.is_exclusive(),
+                backing.is_exclusive(),
+                "file {file} at {start}"
+            );
+        };
+        self.each_piece(range, inside).expect("map");
     }
 
     fn check(&self) {
@@ -411,6 +422,30 @@ fn dropping_a_leaf_in_parts() {
     }
     assert!(steps > 4, "{steps} steps");
     world.verify();
+}
+
+/// The item of an extent that begins before a leaf's bound is in the leaf before. Who owns its blocks
+/// is decided by the way to that leaf, also for the part of it behind the bound.
+#[test]
+fn an_extent_across_the_bound_of_a_leaf() {
+    for bound in (300..1300).step_by(10) {
+        let mut world = World::new(SMALL);
+        for at in (0..2000).step_by(10) {
+            world.write(0, at, 1).expect("write");
+        }
+        let across = Range {
+            file: 0,
+            start: bound - 10,
+            len: 20,
+        };
+        world.apply(&Op::Punch(across)).expect("punch");
+        world.write(0, bound - 10, 20).expect("write");
+        world.snapshot(0).expect("snapshot");
+        // The leaf behind the bound is the file's own from here on.
+        world.write(0, bound + 100, 1).expect("write");
+        world.write(0, bound + 2, 3).expect("write");
+        world.verify();
+    }
 }
 
 proptest! {

@@ -198,11 +198,14 @@ impl Files {
 
     fn inode(&mut self, checker: &mut Checker<'_>, item: &Item<'_>) {
         let ino = item.key.object;
+        // One that is not understood is not missing: its names stay.
         let Ok(inode) = InodeItem::read_from_bytes(item.data) else {
+            checker.report.unknown = true;
             return self.fault(checker, "item-size", item.node, "inode item");
         };
         let kind = FileType::from_mode(inode.mode.get());
         let Some(kind) = kind.filter(|_| inode.mode.get() >> 16 == 0) else {
+            checker.report.unknown = true;
             return self.fault(checker, "inode-mode", item.node, "mode");
         };
         if item.key.offset != 0

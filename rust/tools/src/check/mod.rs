@@ -86,7 +86,7 @@ pub struct Report {
     pub rebuild: bool,
     /// What else can be put right without a guess.
     pub mends: Vec<Mend>,
-    /// Not all owners of blocks are known: nothing may be put right.
+    /// Not everything that is there was understood, as who owns what: nothing may be put right.
     pub unknown: bool,
 }
 
@@ -280,6 +280,7 @@ impl Checker<'_> {
 
     fn forest_item(&mut self, item: &Item<'_>) {
         let Ok(forest) = ForestItem::read_from_bytes(item.data) else {
+            self.report.unknown = true;
             return self.fault("item-size", item.node, "forest item");
         };
         let id = item.key.object;

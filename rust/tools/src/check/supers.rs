@@ -42,52 +42,66 @@ fn load(dev: &dyn BlockDevice, block: u64) -> Copy {
     Copy::Good(Box::new(sb))
 }
 
-/// Finds the newest super block, as a mount does, and checks it and its copies.
-pub fn read(dev: &dyn BlockDevice, report: &mut Report) -> Result<SuperBlock> {
-    let places = Geometry::for_device(dev.blocks()).map_or_else(
-        || SUPER_SLOTS.to_vec(),
-        |geometry| geometry.super_copies().to_vec(),
-    );
-    let mut newest: Option<SuperBlock> = None;
-    let mut places: Vec<u64> = places;
-    let mut damaged = None;
-    for pass in 0..2 {
-        for &block in &places {
-            match load(dev, block) {
-                Copy::Good(sb) => {
-                    let newer = |old: &SuperBlock| sb.generation.get() > old.generation.get();
-                    if newest.as_ref().is_none_or(newer) {
-                        newest = Some(*sb);
-                    }
-                }
-                Copy::Bad(why) => {
-                    // One torn copy is what a power cut leaves: the next commit writes over it.
-                    damaged = Some(Error::corrupt(BlockNr(block), "super block"));
-                    report
-                        .notes
-                        .push(format!("super block copy at block {block} {why}"));
-                }
-                Copy::None if pass == 0 => {}
-                Copy::None => {
-                    report
-                        .notes
-                        .push(format!("no super block copy at block {block}"));
+/// What is found of a super block.
+struct Found {
+    newest: Option<SuperBlock>,
+    damaged: Option<Error>,
+}
+
+impl Found {
+    /// Looks at the copy at `block`; whether there is none. A mirror of another volume than a slot's is
+    /// what was left there by an older one.
+    fn consider(&mut self, dev: &dyn BlockDevice, block: u64, report: &mut Report) -> bool {
+        match load(dev, block) {
+            Copy::Good(sb) => {
+                let newer = self.newest.as_ref().is_none_or(|known| {
+                    sb.generation.get() > known.generation.get()
+                        && (SUPER_SLOTS.contains(&block) || sb.metadata_uuid == known.metadata_uuid)
+                });
+                if newer {
+                    self.newest = Some(*sb);
                 }
             }
+            Copy::Bad(why) => {
+                // One torn copy is what a power cut leaves: the next commit writes over it.
+                self.damaged = Some(Error::corrupt(BlockNr(block), "super block"));
+                report
+                    .notes
+                    .push(format!("super block copy at block {block} {why}"));
+            }
+            Copy::None => return true,
         }
-        // The mirrors are where the volume's own size says, which the device's may exceed.
-        let Some(sb) = &newest else { break };
-        let Some(geometry) = Geometry::of_volume(sb.blocks.get()) else {
+        false
+    }
+}
+
+/// Finds the newest super block, as a mount does, and checks it and its copies.
+pub fn read(dev: &dyn BlockDevice, report: &mut Report) -> Result<SuperBlock> {
+    let mut found = Found {
+        newest: None,
+        damaged: None,
+    };
+    let missing = SUPER_SLOTS.map(|block| found.consider(dev, block, report));
+    // The mirrors are where the volume's own size says. The device's may exceed that: what is at its
+    // end may be left from an older volume, or the data of a file.
+    let geometry = match &found.newest {
+        Some(sb) => Geometry::of_volume(sb.blocks.get()),
+        None => Geometry::for_device(dev.blocks()),
+    };
+    for (slot, missing) in missing.into_iter().enumerate() {
+        let Some(block) = geometry.map(|geometry| geometry.mirror(slot)) else {
             break;
         };
-        let seen = std::mem::take(&mut places);
-        places = geometry
-            .super_copies()
-            .into_iter()
-            .filter(|p| !seen.contains(p))
-            .collect();
+        // A new volume has had one commit: the other slot, and its mirror, were not written yet.
+        if found.consider(dev, block, report) && !missing {
+            report
+                .notes
+                .push(format!("no super block copy at block {block}"));
+        }
     }
-    let sb = newest.ok_or(damaged.unwrap_or(Error::NotOxfs))?;
+    let sb = found
+        .newest
+        .ok_or(found.damaged.unwrap_or(Error::NotOxfs))?;
     verify(dev, &sb, report)?;
     Ok(sb)
 }

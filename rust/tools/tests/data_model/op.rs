@@ -44,20 +44,36 @@ impl Pair {
 #[derive(Debug, Clone)]
 pub enum Op {
     Write(Range),
+    /// Single blocks, so that a file's extents fill several leaves.
+    Scatter(Range),
     Punch(Range),
     Prealloc(Range),
     Zero(Range),
     Unshare(Range),
     Collapse(Range),
     Insert(Range),
-    Truncate { file: usize, blocks: u64 },
+    Truncate {
+        file: usize,
+        blocks: u64,
+    },
     Clone(Pair),
     Dedupe(Pair),
-    Swapon { file: usize, pages: u64 },
-    Swapoff { file: usize },
-    Snapshot { view: usize },
-    Delete { view: usize },
-    Drop { steps: usize },
+    Swapon {
+        file: usize,
+        pages: u64,
+    },
+    Swapoff {
+        file: usize,
+    },
+    Snapshot {
+        view: usize,
+    },
+    Delete {
+        view: usize,
+    },
+    Drop {
+        steps: usize,
+    },
     Commit,
     Remount,
 }
@@ -88,6 +104,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         8 => range().prop_map(Op::Write),
+        2 => range().prop_map(Op::Scatter),
         2 => range().prop_map(Op::Punch),
         3 => range().prop_map(Op::Prealloc),
         2 => range().prop_map(Op::Zero),
@@ -113,6 +130,7 @@ impl Op {
         let mut op = self.clone();
         match &mut op {
             Self::Write(Range { file, .. })
+            | Self::Scatter(Range { file, .. })
             | Self::Punch(Range { file, .. })
             | Self::Prealloc(Range { file, .. })
             | Self::Zero(Range { file, .. })
@@ -138,6 +156,7 @@ impl Op {
     fn changes(&self) -> Option<usize> {
         match *self {
             Self::Write(range)
+            | Self::Scatter(range)
             | Self::Punch(range)
             | Self::Prealloc(range)
             | Self::Zero(range)
@@ -166,6 +185,9 @@ impl World {
         }
         match *op {
             Op::Write(Range { file, start, len }) => self.write(file, start, len),
+            Op::Scatter(range) => (range.start..range.end())
+                .step_by(5)
+                .try_for_each(|at| self.write(range.file, at, 1)),
             Op::Punch(range) => self.punch(range),
             Op::Prealloc(range) => self.prealloc(range),
             // As the kernel does it: blocks that read as zeros without being written.
@@ -204,7 +226,7 @@ impl World {
         let volume = &self.volume;
         let place = |Range { file, start, .. }| (self.files[file], FileBlock(start));
         match *op {
-            Op::Write(range) | Op::Unshare(range) => {
+            Op::Write(range) | Op::Scatter(range) | Op::Unshare(range) => {
                 let (id, start) = place(range);
                 volume.prepare_write(id, start, range.len).map(drop)
             }

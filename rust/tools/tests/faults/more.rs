@@ -274,7 +274,7 @@ pub const MORE: &[Case] = &[
         "mode of an inode",
         |disk, ids| inode(disk, ids.dead, |item| item.mode = 0.into()),
         &["inode-mode", "orphan-missing"],
-        &["inode-mode"],
+        &["inode-mode", "orphan-missing"],
     ),
     (
         "kind of an item",

@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# A page of a mapped file that a device writes to, while the filesystem is frozen: it is dirty at a time
+# when it has no way to the disk. It stays in nobody's way, also not in that of the thaw, and gets there.
+# vm: --disk 256M --disk 64M
+
+. "${0%/*}/lib.sh"
+
+# The device that is read from takes its time.
+must dd if=/dev/urandom of=/dev/vdb bs=1M count=1 oflag=direct status=none
+must dmsetup create slow --noudevsync --table "0 $((64 << 11)) delay /dev/vdb 0 3000"
+must dmsetup mknodes
+new_fs
+must dd if=/dev/zero of=file bs=1M count=1 status=none
+must sync
+
+# read_into PAGE: from the slow device into that page of the mapped file, past the page cache.
+read_into() {
+	python3 - "$1" 7>&- 8<&- <<-'END'
+		import mmap, os, sys
+		at = int(sys.argv[1]) * 4096
+		file = os.open("file", os.O_RDWR)
+		pages = mmap.mmap(file, 1 << 20, mmap.MAP_SHARED)
+		slow = os.open("/dev/mapper/slow", os.O_RDONLY | os.O_DIRECT)
+		pages[at] = 1
+		open("/tmp/reading", "w").close()
+		assert os.preadv(slow, [memoryview(pages)[at:at + 4096]], at) == 4096
+	END
+}
+# ends PID...: whether these end before long; they cannot be killed if they do not.
+ends() {
+	local i
+	for ((i = 0; i < 200; i++)); do
+		kill -0 "$@" 2>/dev/null || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
+page=0
+for flush in sync 'sync file' 'sync -f file'; do
+	rm -f /tmp/reading
+	page=$((page + 3))
+	read_into "$page" &
+	reader=$!
+	until [[ -e /tmp/reading ]]; do sleep 0.1; done
+	sleep 0.5
+	check "$flush: freeze while a device writes to a page" fsfreeze -f "$mnt"
+	check "$flush: it is read" wait "$reader"
+	# The page may be dirty a little later.
+	sleep 0.5
+	# shellcheck disable=SC2086 # words
+	(exec 7>&- 8<&-; exec $flush) &
+	flusher=$!
+	sleep 2
+	fsfreeze -u "$mnt" &
+	thaw=$!
+	check "$flush: thaw" ends "$thaw"
+	check "$flush: and that ends" ends "$flusher"
+done
+remount
+for at in 3 6 9; do
+	is "what was read into page $at is there" \
+		"$(dd if=/dev/vdb bs=4096 skip=$at count=1 iflag=direct status=none | sha256sum)" \
+		"$(dd if=file bs=4096 skip=$at count=1 status=none | sha256sum)"
+done
+must dmsetup remove slow
+end
