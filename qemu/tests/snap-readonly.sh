@@ -120,9 +120,9 @@ cat >/tmp/busy.py <<-'END'
 	sys.path.insert(0, sys.argv[1])
 	import oxfsctl
 	stop = "/tmp/busy.stop"
+	fd = os.open("home/data", os.O_RDWR)
 	def writer(seed):
 	    choice = random.Random(seed)
-	    fd = os.open("home/data", os.O_RDWR)
 	    while not os.path.exists(stop):
 	        try:
 	            os.pwrite(fd, bytes([choice.randrange(256)]) * 4096, choice.randrange(512) * 4096)
