@@ -160,7 +160,13 @@ impl<D: BlockDevice> Txn<'_, D> {
             generation: self.state.generation,
             state: ExtentState::Prealloc,
         };
-        self.map_staged(id, extent, 2)
+        let changes = self.state.changes;
+        let result = self.map_staged(id, extent, 2);
+        if result.is_err() && self.state.changes == changes {
+            // Nothing points to them; the promise is used up.
+            self.state.space.unstage(run);
+        }
+        result
     }
 
     /// The block after the one behind file block `start` - 1: where `start` goes best.
@@ -365,6 +371,7 @@ impl<D: BlockDevice> Volume<D> {
             return Err(Error::Invalid("nothing can be before the first block"));
         }
         self.restore_swap(id)?;
+        self.settle_truncate(id)?;
         self.update(FREES, |txn| {
             let place = Place::file(id);
             let mut from = from.0;
@@ -392,6 +399,7 @@ impl<D: BlockDevice> Volume<D> {
         len: u64,
     ) -> Result<Done<FileBlock>> {
         self.restore_swap(id)?;
+        self.settle_truncate(id)?;
         self.update(TAKES, |txn| {
             let place = Place::file(id);
             let mut to = to.0;

@@ -29,7 +29,7 @@ use super::subvolume::TOP;
 use super::tree::{Bounds, NodeRef, Root, TreeId, View};
 use super::tree_write::Txn;
 use super::types::{BlockNr, Run, SubvolId};
-use super::volume::{check_writable, Cost, Volume};
+use super::volume::{check_writable, Cost, Volume, FOREST_ITEMS};
 use crate::platform::{zeroed_block, Block, Box, Map, Vec, VecExt};
 use zerocopy::IntoBytes;
 
@@ -63,6 +63,8 @@ struct Survey<'a, D> {
     staying: RangeSet,
     /// How many of the above have more than one owner.
     shared: u64,
+    /// Extents of which only a part moves: an item becomes two or three.
+    cut: u64,
     /// The trees with such nodes, but for the next.
     trees: Vec<TreeId>,
     /// Keys that lead through nodes in the window, of trees that change as others do.
@@ -89,6 +91,7 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
             nodes: RangeSet::new(),
             staying: RangeSet::new(),
             shared: 0,
+            cut: 0,
             trees: Vec::new(),
             ways: Vec::new(),
             changes: volume.state.read().changes,
@@ -225,7 +228,7 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
             return Ok(false);
         };
         let mut at = run.start.0;
-        let mut found = false;
+        let mut moving = 0u64;
         while let Some(part) = self
             .window
             .first(Run::new(BlockNr(at), run.end().saturating_sub(at)))
@@ -234,11 +237,13 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
             if extent.state == ExtentState::Written {
                 self.written.insert(part.start.0, part.len)?;
             }
-            self.named = self.named.saturating_add(part.len);
-            found = true;
+            moving = moving.saturating_add(part.len);
             at = part.end();
         }
-        Ok(found)
+        self.named = self.named.saturating_add(moving);
+        let cut = moving != 0 && moving < run.len;
+        self.cut = self.cut.saturating_add(u64::from(cut));
+        Ok(moving != 0)
     }
 
     /// How many nodes there are to write, if the data goes to so many runs.
@@ -251,15 +256,20 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
             at = start.saturating_add(len);
         }
         let nodes = self.nodes.total();
-        // Where a run is in more pieces than before, more items, and so more leaves, are needed.
-        let more = match pieces > runs {
-            true => nodes.saturating_add(self.named / 16),
-            false => 0,
+        let trees = self.trees.len() as u64;
+        // More items, where a run is in more pieces than before or is cut off from what stays. Leaves may
+        // be full: each new item can split one; and a root that is split gets another above it.
+        let split = if pieces > runs { self.named } else { 0 };
+        let items = self.cut.saturating_mul(2).saturating_add(split);
+        let more = match items {
+            0 => 0,
+            _ => nodes.min(items).saturating_add(items / 64).saturating_add(trees),
         };
+        let forest = trees / FOREST_ITEMS + 1;
         let ways = (self.ways.len() as u64).saturating_mul(MAX_LEVELS as u64);
         Ok(view.state.cost_to_move(
             view.store.geometry(),
-            nodes.saturating_add(more).saturating_add(ways),
+            nodes.saturating_add(more).saturating_add(ways).saturating_add(forest),
             shared.saturating_mul(2),
         ))
     }

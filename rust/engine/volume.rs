@@ -63,7 +63,7 @@ const INNER_SLOTS: u64 = 122;
 /// Items of a full leaf of the refs tree.
 const REFS_ITEMS: u64 = 106;
 /// Items of a leaf of the forest tree that is half full.
-const FOREST_ITEMS: u64 = 13;
+pub(super) const FOREST_ITEMS: u64 = 13;
 
 const _: () = {
     use super::format::{ExtentItem, InnerSlot, LeafSlot, NodeHeader, RefsItem};

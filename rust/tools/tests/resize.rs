@@ -488,6 +488,44 @@ fn grow_without_a_free_block(to: u64) {
     write(&volume, id, 10_000, (to - SMALL) / 4, 1).expect("write");
 }
 
+/// An extent that many files have, in leaves that are full, is cut in three by a new mirror in its
+/// middle: there is room for all that this takes, or it is refused as a whole.
+#[test]
+fn a_mirror_amid_an_extent_of_many_files() {
+    let mut refused = 0;
+    for leave in (0..2700).step_by(100) {
+        let disk = on_larger_disk(16384, 20_000);
+        let volume = mount(&disk);
+        let low = fill(&volume, "low", 1500);
+        let source = create(&volume, "source");
+        let len = 1200;
+        write(&volume, source, 0, len, 7).expect("write");
+        assert!(highest(&volume, source, len) > 16384 - 525);
+        for i in 0..low.len() {
+            remove(&volume, &format!("low {i}"));
+        }
+        for i in 0..12_000 {
+            let clone = CloneRange {
+                source,
+                from: FileBlock(0),
+                target: create(&volume, &format!("{i}")),
+                to: FileBlock(0),
+                len,
+            };
+            assert_eq!(volume.clone_range(&clone).expect("clone").value, len);
+        }
+        volume.commit().expect("commit");
+        fill(&volume, "high", leave);
+        let result = resize(&volume, 16884);
+        assert!(matches!(result, Ok(16884) | Err(Error::NoSpace)));
+        assert_eq!(volume.fault(), None, "{leave}");
+        refused += u32::from(result.is_err());
+        volume.commit().expect("commit");
+        assert_clean(&disk);
+    }
+    assert!((5..25).contains(&refused), "{refused}");
+}
+
 /// A size that is refused is never seen by those who write.
 #[test]
 fn a_refusal_disturbs_nobody() {

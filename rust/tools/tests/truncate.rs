@@ -113,3 +113,22 @@ fn what_is_allocated_after_it_stays() {
     volume.commit().expect("commit");
     assert_clean(&disk);
 }
+
+#[test]
+fn what_was_to_go_does_not_move() {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let id = half_truncated(&volume);
+    assert!(!left(&volume, id).is_empty());
+    volume.move_down(id, FileBlock(4), 4).expect("move down");
+    assert!(left(&volume, id).is_empty());
+    let end = FileBlock(1000);
+    let id = {
+        volume.unlink(root(&volume), b"file", at(4)).expect("unlink");
+        half_truncated(&volume)
+    };
+    volume.move_up(id, FileBlock(0), end, 1).expect("move up");
+    assert!((0..2 * EXTENTS).all(|block| !is_written(&volume, id, block)));
+    volume.commit().expect("commit");
+    assert_clean(&disk);
+}
