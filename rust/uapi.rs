@@ -119,7 +119,8 @@ pub struct SubvolInfo {
     pub path_len: u32,
     /// Zero.
     pub pad2: u32,
-    /// Out: its path from the top level, without a slash before it.
+    /// Out: its path from the top level, without a slash before it; empty for the top level itself, and
+    /// where it cannot be told: when it is longer than this, or just being changed.
     pub path: [u8; PATH_SIZE],
     /// Zero.
     pub reserved: [u64; 8],

@@ -126,4 +126,29 @@ check 'but no snapshot of it' eval '! as_user oxfs subvolume snapshot mine copy'
 check 'a user may not delete it' eval '! as_user oxfs subvolume delete mine'
 has 'and is told so' 'not permitted' "$(as_user oxfs subvolume delete mine 2>&1)"
 has 'nor list others' 'not permitted' "$(as_user oxfs subvolume list . 2>&1)"
+
+# Whatever users do, root can list.
+must as_user oxfs subvolume create $'evil\n8  forged\e[1m'
+is 'a name is one line' 1 "$(oxfs subvolume list . | grep -c 'evil.012.*forged.033')"
+is 'scripts get it as it is' '"evil\n8  forged\u001b[1m"' \
+	"$(json '.[].path | select(startswith("evil"))' subvolume list .)"
+must as_user python3 - <<-'END'
+	import os, subprocess
+	for i in range(17):
+	    os.mkdir("x" * 240)
+	    os.chdir("x" * 240)
+	subprocess.run(["oxfs", "subvolume", "create", "far"], check=True)
+END
+has 'one whose path is too long' 'path not known' "$(oxfs subvolume list .)"
+is 'scripts are told so' 1 "$(json '[.[] | select(.path == null)] | length' subvolume list .)"
+is 'a deleted one stays so' '0 0' "$(as_user python3 - <<-'END'
+	import os, subprocess
+	subprocess.run(["oxfs", "subvolume", "create", "gone"], check=True, stdout=subprocess.DEVNULL)
+	gone = os.open("gone", os.O_RDONLY)
+	os.rmdir("gone")
+	before = os.fstat(gone).st_nlink
+	os.fsync(gone)
+	print(before, os.fstat(gone).st_nlink)
+END
+)"
 end

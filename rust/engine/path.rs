@@ -17,18 +17,23 @@ use core::fmt::{self, Write};
 /// circle.
 const MAX_PATH: usize = 4095;
 
-/// Bytes of a path or name as a log shows them: in one line, whatever they are.
-pub(super) struct Shown<'a>(pub &'a [u8]);
+/// Bytes of a path or name for people: in one line, whatever they are, with what is no text as an octal
+/// number, as in `/proc/mounts`.
+pub struct Shown<'a>(pub &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let octal = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+            bytes.iter().try_for_each(|byte| write!(f, "\\{byte:03o}"))
+        };
         for piece in self.0.utf8_chunks() {
             for c in piece.valid().chars() {
-                f.write_char(if c.is_control() { '\u{fffd}' } else { c })?;
+                match c.is_control() || c == '\\' {
+                    true => octal(f, c.encode_utf8(&mut [0; 4]).as_bytes())?,
+                    false => f.write_char(c)?,
+                }
             }
-            if !piece.invalid().is_empty() {
-                f.write_str("\u{fffd}")?;
-            }
+            octal(f, piece.invalid())?;
         }
         Ok(())
     }
@@ -119,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_forge_a_line() {
-        let shown = Shown(b"a\noxfs: \xff\x1b").to_string();
-        assert_eq!(shown, "a\u{fffd}oxfs: \u{fffd}\u{fffd}");
+        let shown = Shown(b"a\noxfs: \xff\x1b\\\xc3\xa4").to_string();
+        assert_eq!(shown, "a\\012oxfs: \\377\\033\\134\u{e4}");
     }
 }

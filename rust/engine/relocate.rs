@@ -263,13 +263,19 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
         let items = self.cut.saturating_mul(2).saturating_add(split);
         let more = match items {
             0 => 0,
-            _ => nodes.min(items).saturating_add(items / 64).saturating_add(trees),
+            _ => nodes
+                .min(items)
+                .saturating_add(items / 64)
+                .saturating_add(trees),
         };
         let forest = trees / FOREST_ITEMS + 1;
         let ways = (self.ways.len() as u64).saturating_mul(MAX_LEVELS as u64);
         Ok(view.state.cost_to_move(
             view.store.geometry(),
-            nodes.saturating_add(more).saturating_add(ways).saturating_add(forest),
+            nodes
+                .saturating_add(more)
+                .saturating_add(ways)
+                .saturating_add(forest),
             shared.saturating_mul(2),
         ))
     }

@@ -12,7 +12,8 @@
 //! An active swapfile is not in the way: its blocks are no part of a snapshot, and swap I/O goes on.
 //!
 //! Writers wait for no longer than the commit that this takes, for what is dirty is written before,
-//! while they still run.
+//! while they still run; and for those of them that had begun. As with every freeze, one that waits for
+//! something else, as for a page of a FUSE file that it writes from, has the others wait as well.
 //!
 //! Locks: one request at a time (`turn`) > freezing, `s_umount` > the engine's. No lock of an inode
 //! is held, nor write access to the mount: who is stopped may wait for either. When a freeze of

@@ -251,7 +251,7 @@ pub fn evict(inode: &Inode) {
     }
     let (sb, member) = (inode.super_block(), inode.data().member());
     // A deleted subvolume goes as a whole.
-    if inode.nlink() == 0 && !sb.is_read_only() && !member.is_deleted() {
+    if inode.nlink() == 0 && !member.is_deleted() {
         free(inode);
     }
     if member.leave() {
@@ -264,7 +264,7 @@ fn free(inode: &Inode) {
     let sb = inode.super_block();
     let id = inode.data().id;
     if let Err(error) = sb.data().finish_orphan(sb, id) {
-        // It stays an orphan: the next mount goes on.
+        // It stays an orphan: who next makes the volume writable goes on.
         if error != engine::Error::ReadOnly {
             sb.data()
                 .complain(format_args!("{id} could not be freed"), error);

@@ -217,6 +217,10 @@ fn remove(
     })?;
     changed(dir, &done.value.dir, done.generation);
     changed(target, &done.value.target, done.generation);
+    // An empty subvolume is deleted, whether or not that can be made durable.
+    if done.value.id.subvol != dir.data().id.subvol {
+        subvolume::abandon(sb, done.value.id.subvol);
+    }
     sync_if_asked(dir)
 }
 
@@ -377,17 +381,9 @@ impl InodeOperations<Oxfs> for Directory {
     }
 
     fn rmdir(dir: &Inode, name: &Dentry<Oxfs>) -> Result {
-        let result = remove(dir, name, |volume, dir, name, time| {
+        remove(dir, name, |volume, dir, name, time| {
             volume.rmdir(dir, name, time)
-        });
-        // An empty subvolume is deleted, whether or not that could be made durable.
-        if let Some(target) = name.inode().filter(|target| target.nlink() == 0) {
-            let subvol = target.data().id.subvol;
-            if subvol != dir.data().id.subvol {
-                subvolume::abandon(dir.super_block(), subvol);
-            }
-        }
-        result
+        })
     }
 
     fn rename(

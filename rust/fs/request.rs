@@ -6,6 +6,7 @@ use super::barrier::{self, Request};
 use super::errno::to_errno;
 use super::inode::apply;
 use super::namei::{changed, stamped, sync_if_asked, Origin};
+use super::super_block::State;
 use super::{subvolume, Inode, InodeExt, Oxfs, SuperBlock};
 use crate::engine;
 use crate::engine::subvolume::{root_of, NewSubvolume};
@@ -336,8 +337,7 @@ fn info(file: &OpenFile<Oxfs>, what: &mut uapi::SubvolInfo) -> Result {
     what.path = [0; uapi::PATH_SIZE];
     what.path_len = 0;
     if !found.dropping {
-        let path = state.query(|volume| volume.path(root_of(found.id)))?;
-        what.path_len = put_path(&mut what.path, &path)?;
+        what.path_len = put_path_of(state, root_of(found.id), &mut what.path);
     }
     Ok(())
 }
@@ -377,12 +377,15 @@ fn swap_status(file: &OpenFile<Oxfs>, what: &mut uapi::SwapStatus) -> Result {
     what.whole = u32::from(status.whole);
     what.first_block = status.first_block;
     what.path = [0; uapi::PATH_SIZE];
-    // What cannot be told is left empty.
-    what.path_len = match state.query(|volume| volume.path(id)) {
-        Ok(path) => put_path(&mut what.path, &path).unwrap_or(0),
-        Err(_) => 0,
-    };
+    what.path_len = put_path_of(state, id, &mut what.path);
     Ok(())
+}
+
+/// Puts the path of `id` into a field, and returns its length. What cannot be told is left empty: a path
+/// that is too long, or is being changed.
+fn put_path_of(state: &State, id: InodeId, field: &mut [u8; uapi::PATH_SIZE]) -> u32 {
+    let path = state.query(|volume| volume.path(id));
+    path.and_then(|path| put_path(field, &path)).unwrap_or(0)
 }
 
 /// Puts a path and a zero byte into a field, and returns its length.

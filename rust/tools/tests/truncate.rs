@@ -124,7 +124,9 @@ fn what_was_to_go_does_not_move() {
     assert!(left(&volume, id).is_empty());
     let end = FileBlock(1000);
     let id = {
-        volume.unlink(root(&volume), b"file", at(4)).expect("unlink");
+        volume
+            .unlink(root(&volume), b"file", at(4))
+            .expect("unlink");
         half_truncated(&volume)
     };
     volume.move_up(id, FileBlock(0), end, 1).expect("move up");

@@ -3,6 +3,7 @@
 //! Paths on mounted volumes: opening them, and saying in words what the kernel answers in numbers.
 
 use crate::engine::format::STATFS_MAGIC;
+use crate::engine::path::Shown;
 use crate::engine::types::{MAX_INO, ROOT_INO};
 use oxfs_user::uapi::{self, SubvolInfo, SwapStatus};
 use rustix::io::Errno;
@@ -143,10 +144,18 @@ pub fn is(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code.raw_os_error())
 }
 
-/// A path that the kernel gave.
+/// A path that the kernel gave, for scripts; as people see it if it is no text.
 pub fn kernel_path(path: &[u8], len: u32) -> String {
-    let end = path.len().min(len as usize);
-    String::from_utf8_lossy(&path[..end]).into_owned()
+    let path = &path[..path.len().min(len as usize)];
+    match std::str::from_utf8(path) {
+        Ok(path) => path.into(),
+        Err(_) => Shown(path).to_string(),
+    }
+}
+
+/// A path that the kernel gave, for people: it cannot be taken for anything else.
+pub fn shown_path(path: &[u8], len: u32) -> String {
+    Shown(&path[..path.len().min(len as usize)]).to_string()
 }
 
 /// The directory that holds `path`, and the name there, ended by zeros.

@@ -4,7 +4,8 @@
 
 use super::options::{Name, Property, Subvolume};
 use super::output::{fields, lines, size, table, time, Answer};
-use super::place::{is, kernel_path, parent_and_name, Place, Result};
+use super::place::{is, kernel_path, parent_and_name, shown_path, Place, Result};
+use crate::engine::subvolume::TOP;
 use crate::engine::types::{BLOCK_SIZE, MAX_INO};
 use oxfs_user::uapi::{
     SubvolCreate, SubvolDelete, SubvolInfo, SubvolSetDefault, SubvolSetFlags, NONE, STATE_DEFAULT,
@@ -145,10 +146,7 @@ fn delete(paths: &[PathBuf]) -> Result<Answer> {
 fn why_not_deleted(root: &Place, info: &SubvolInfo, error: std::io::Error) -> String {
     let name = root.path.display();
     let shown = |infos: Vec<SubvolInfo>| {
-        let paths: Vec<String> = infos
-            .iter()
-            .map(|info| kernel_path(&info.path, info.path_len))
-            .collect();
+        let paths: Vec<String> = infos.iter().map(path_of).collect();
         paths.join(", ")
     };
     if is(&error, Errno::NOTEMPTY) {
@@ -170,7 +168,7 @@ fn why_not_deleted(root: &Place, info: &SubvolInfo, error: std::io::Error) -> St
         let active: Vec<String> = files
             .iter()
             .filter(|file| file.st_ino >> shift == info.id)
-            .map(|file| kernel_path(&file.path, file.path_len))
+            .map(|file| shown_path(&file.path, file.path_len))
             .collect();
         if !active.is_empty() {
             return format!(
@@ -197,7 +195,7 @@ fn uuid(bytes: [u8; 16]) -> Option<String> {
 fn record(info: &SubvolInfo) -> Value {
     json!({
         "id": info.id,
-        "path": kernel_path(&info.path, info.path_len),
+        "path": (!is_untold(info)).then(|| kernel_path(&info.path, info.path_len)),
         "generation": info.generation,
         "read_only": info.state & STATE_READ_ONLY != 0,
         "default": info.state & STATE_DEFAULT != 0,
@@ -235,10 +233,16 @@ fn number(value: u64) -> String {
     }
 }
 
-fn shown_path(info: &SubvolInfo) -> String {
-    match kernel_path(&info.path, info.path_len) {
-        path if path.is_empty() && info.state & STATE_DROPPING != 0 => "(deleted)".into(),
-        path => format!("/{path}"),
+/// Whether the kernel does not tell the path, though the subvolume has one.
+fn is_untold(info: &SubvolInfo) -> bool {
+    info.path_len == 0 && info.id != TOP.0 && info.state & STATE_DROPPING == 0
+}
+
+fn path_of(info: &SubvolInfo) -> String {
+    match info.state & STATE_DROPPING != 0 {
+        true => "(deleted)".into(),
+        false if is_untold(info) => format!("(subvolume {}, path not known)", info.id),
+        false => format!("/{}", shown_path(&info.path, info.path_len)),
     }
 }
 
@@ -268,7 +272,7 @@ fn list(path: &Path, wanted: impl Fn(&SubvolInfo) -> bool) -> Result<Answer> {
             number(info.source),
             time(info.created_sec),
             flags(info),
-            shown_path(info),
+            path_of(info),
         ];
         if deleted {
             row.push(dropped(info));
@@ -287,7 +291,7 @@ fn show(path: &Path) -> Result<Answer> {
     let mut answer = record(&info);
     let mut rows = vec![
         ("ID", info.id.to_string()),
-        ("Path", shown_path(&info)),
+        ("Path", path_of(&info)),
         ("UUID", uuid(info.uuid).unwrap_or_else(|| "-".into())),
         ("Source ID", number(info.source)),
         (
@@ -306,7 +310,7 @@ fn show(path: &Path) -> Result<Answer> {
             .filter(|other| other.source == info.id && other.state & STATE_DROPPING == 0)
             .collect();
         answer["snapshots"] = snapshots.iter().map(|other| record(other)).collect();
-        let paths: Vec<String> = snapshots.iter().map(|other| shown_path(other)).collect();
+        let paths: Vec<String> = snapshots.iter().map(|other| path_of(other)).collect();
         rows.push(("Snapshots", paths.join(" ")));
     }
     Ok(Answer {
@@ -326,7 +330,7 @@ fn get_default(path: &Path) -> Result<Answer> {
             "ID {} gen {} path {}\n",
             info.id,
             info.generation,
-            shown_path(info)
+            path_of(info)
         ),
         json: record(info),
     })

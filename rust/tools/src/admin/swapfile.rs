@@ -4,7 +4,7 @@
 
 use super::options::Swapfile;
 use super::output::{size, table, Answer};
-use super::place::{kernel_path, mounted, Place, Result};
+use super::place::{kernel_path, mounted, shown_path, Place, Result};
 use crate::engine::types::BLOCK_SIZE;
 use oxfs_user::{extent_flag, uapi::SwapStatus};
 use rustix::fs::FallocateFlags;
@@ -152,7 +152,7 @@ fn status(path: Option<&Path>) -> Result<Answer> {
         let volume = Place::open(&place)?;
         for file in volume.swapfiles()? {
             records.push(record(&volume, &file));
-            let path = kernel_path(&file.path, file.path_len);
+            let path = shown_path(&file.path, file.path_len);
             rows.push(vec![
                 place.display().to_string(),
                 match path.is_empty() {
