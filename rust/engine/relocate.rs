@@ -63,7 +63,7 @@ struct Survey<'a, D> {
     staying: RangeSet,
     /// How many of the above have more than one owner.
     shared: u64,
-    /// Extents of which only a part moves: an item becomes two or three.
+    /// Parts of extents that move while others stay: each makes two more items at most.
     cut: u64,
     /// The trees with such nodes, but for the next.
     trees: Vec<TreeId>,
@@ -228,7 +228,7 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
             return Ok(false);
         };
         let mut at = run.start.0;
-        let mut moving = 0u64;
+        let (mut moving, mut parts) = (0u64, 0u64);
         while let Some(part) = self
             .window
             .first(Run::new(BlockNr(at), run.end().saturating_sub(at)))
@@ -238,11 +238,13 @@ impl<'a, D: BlockDevice> Survey<'a, D> {
                 self.written.insert(part.start.0, part.len)?;
             }
             moving = moving.saturating_add(part.len);
+            parts = parts.saturating_add(1);
             at = part.end();
         }
         self.named = self.named.saturating_add(moving);
-        let cut = moving != 0 && moving < run.len;
-        self.cut = self.cut.saturating_add(u64::from(cut));
+        if moving < run.len {
+            self.cut = self.cut.saturating_add(parts);
+        }
         Ok(moving != 0)
     }
 

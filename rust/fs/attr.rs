@@ -39,10 +39,6 @@ pub fn times_of(attr: &Attr) -> Times {
 /// Stores the times that the VFS has changed in memory. Needs no lock of the inode: what another
 /// task changes meanwhile is not taken back.
 pub fn push_times(inode: &Inode) -> Result {
-    if inode.data().member().is_deleted() {
-        // What the volume still says of it is not so any more.
-        return Ok(());
-    }
     loop {
         // In this order: times that are read after the cookie are not older than it.
         let stored = inode.data().stored();

@@ -13,6 +13,7 @@ use super::errno::to_errno;
 use super::subvolume::Member;
 use super::{attr, dir, file, namei, Inode, Oxfs, SuperBlock, Volume};
 use crate::engine;
+use crate::engine::subvolume::root_of;
 use crate::engine::types::{
     Attr, Done, FileType, Generation, InodeId, MAX_FILE_SIZE, MAX_INO, MAX_SUBVOL,
 };
@@ -236,7 +237,11 @@ pub fn apply(inode: &Inode, attr: &Attr) {
         }
     }
     inode.change_times(&seen, &times);
-    inode.set_attributes(attr.mode, attr.uid, attr.gid, attr.nlink);
+    let data = inode.data();
+    // The volume does not say that the root of a deleted subvolume has no name.
+    let has_name = !data.member().is_deleted() || data.id != root_of(data.id.subvol);
+    let nlink = if has_name { attr.nlink } else { 0 };
+    inode.set_attributes(attr.mode, attr.uid, attr.gid, nlink);
     attr::apply_flags(inode, attr.flags);
     if !inode.is_reg() {
         inode.set_size(attr.size);

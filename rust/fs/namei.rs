@@ -215,12 +215,12 @@ fn remove(
             remove(volume, dir.data().id, name.name(), time)
         })
     })?;
-    changed(dir, &done.value.dir, done.generation);
-    changed(target, &done.value.target, done.generation);
     // An empty subvolume is deleted, whether or not that can be made durable.
     if done.value.id.subvol != dir.data().id.subvol {
         subvolume::abandon(sb, done.value.id.subvol);
     }
+    changed(dir, &done.value.dir, done.generation);
+    changed(target, &done.value.target, done.generation);
     sync_if_asked(dir)
 }
 

@@ -337,7 +337,7 @@ fn info(file: &OpenFile<Oxfs>, what: &mut uapi::SubvolInfo) -> Result {
     what.path = [0; uapi::PATH_SIZE];
     what.path_len = 0;
     if !found.dropping {
-        what.path_len = put_path_of(state, root_of(found.id), &mut what.path);
+        what.path_len = put_path_of(state, root_of(found.id), &mut what.path)?;
     }
     Ok(())
 }
@@ -377,15 +377,18 @@ fn swap_status(file: &OpenFile<Oxfs>, what: &mut uapi::SwapStatus) -> Result {
     what.whole = u32::from(status.whole);
     what.first_block = status.first_block;
     what.path = [0; uapi::PATH_SIZE];
-    what.path_len = put_path_of(state, id, &mut what.path);
+    what.path_len = put_path_of(state, id, &mut what.path)?;
     Ok(())
 }
 
 /// Puts the path of `id` into a field, and returns its length. What cannot be told is left empty: a path
 /// that is too long, or is being changed.
-fn put_path_of(state: &State, id: InodeId, field: &mut [u8; uapi::PATH_SIZE]) -> u32 {
+fn put_path_of(state: &State, id: InodeId, field: &mut [u8; uapi::PATH_SIZE]) -> Result<u32> {
     let path = state.query(|volume| volume.path(id));
-    path.and_then(|path| put_path(field, &path)).unwrap_or(0)
+    match path.and_then(|path| put_path(field, &path)) {
+        Err(error) if error == ENOENT || error == ENAMETOOLONG => Ok(0),
+        result => result,
+    }
 }
 
 /// Puts a path and a zero byte into a field, and returns its length.

@@ -41,9 +41,28 @@ impl<F: FileSystem> SuperBlock<F> {
         self.freeze_level() == bindings::SB_FREEZE_PAGEFAULT
     }
 
-    /// Whether everything is stopped, also [`SuperBlock::start_intwrite`]. It may begin at once.
-    pub(super) fn is_frozen(&self) -> bool {
-        self.freeze_level() >= bindings::SB_FREEZE_FS
+    /// Whether what is dirty has to stay so, because everything is stopped, also
+    /// [`SuperBlock::start_intwrite`]. Who asks for a file of its own waits for the thaw instead.
+    ///
+    /// What can be dirty then is what those have written to whom nobody stops: devices, in pinned pages,
+    /// and the kernel's targets. To write it back takes a change of the volume, which waits for the thaw.
+    /// That waits for `s_umount`, which the flusher and `sync(2)` hold. (They also wait for the end of what
+    /// began to be written just before everything was stopped; this is not looked after.)
+    ///
+    /// # Safety
+    ///
+    /// `wbc` is what the VFS wants to be written back now, of an inode of this super block.
+    pub(super) unsafe fn has_to_stay_dirty(&self, wbc: *const bindings::writeback_control) -> bool {
+        if self.freeze_level() < bindings::SB_FREEZE_FS {
+            return false;
+        }
+        // SAFETY: By the contract of this function.
+        let (mode, for_sync) = unsafe { ((*wbc).sync_mode, (*wbc).for_sync()) };
+        if mode != bindings::writeback_sync_modes_WB_SYNC_ALL || for_sync != 0 {
+            return true;
+        }
+        drop(self.start_intwrite());
+        false
     }
 
     fn freeze_level(&self) -> u32 {

@@ -375,6 +375,13 @@ impl<F: FileSystem> Inode<F> {
         unsafe { bindings::oxfs_helper_i_uid_read(self.as_ptr()) }
     }
 
+    /// Has the VFS write the inode itself back, at some time.
+    pub(super) fn mark_dirty(&self) {
+        let flags = bindings::OXFS_I_DIRTY_SYNC;
+        // SAFETY: The inode is live.
+        unsafe { bindings::__mark_inode_dirty(self.as_ptr(), flags as i32) };
+    }
+
     /// The group as the filesystem stores it.
     pub fn gid(&self) -> u32 {
         // SAFETY: The inode is live.

@@ -358,6 +358,12 @@ impl<F: FileSystem> Shims<F> {
             // SAFETY: The inode is kept for the call.
             if let Some(inode) = unsafe { inode::if_ready::<F>(inode) } {
                 // SAFETY: `wbc` is valid for the call.
+                if unsafe { inode.super_block().has_to_stay_dirty(wbc) } {
+                    // The VFS has called it clean.
+                    inode.mark_dirty();
+                    return Ok(0);
+                }
+                // SAFETY: As above.
                 let mode = unsafe { (*wbc).sync_mode };
                 let wait = mode == bindings::writeback_sync_modes_WB_SYNC_ALL;
                 F::SuperOps::write_inode(inode, wait)?;

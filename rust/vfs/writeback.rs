@@ -347,17 +347,10 @@ pub(super) unsafe fn write_pages<F: FileSystem, T: Writeback<F>>(
     let host = unsafe { (*mapping).host };
     // SAFETY: As above; a page cache is of an inode that is ready.
     let sb = unsafe { Inode::<F>::from_ptr(host) }.super_block();
-    if sb.is_frozen() {
-        // What is dirty was written to by a device, in pinned pages that nobody could stop, and waits for
-        // the thaw. That waits for who holds `s_umount`: so must not the flusher, nor `sync(2)`.
-        // SAFETY: By this function's contract.
-        let alone = unsafe {
-            (*wbc).sync_mode == bindings::writeback_sync_modes_WB_SYNC_ALL && (*wbc).for_sync() == 0
-        };
-        if !alone {
-            return 0;
-        }
-        drop(sb.start_intwrite());
+    // SAFETY: By this function's contract.
+    if unsafe { sb.has_to_stay_dirty(wbc) } {
+        // The VFS sees that the pages are.
+        return 0;
     }
     let _scope = nofs::Scope::enter();
     let mut context = bindings::iomap_writepage_ctx {

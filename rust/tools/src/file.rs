@@ -30,6 +30,8 @@ pub struct FileDevice {
     file: File,
     name: String,
     blocks: u64,
+    /// Bytes behind the last whole block.
+    rest: usize,
     is_block_device: bool,
 }
 
@@ -65,8 +67,17 @@ impl FileDevice {
             file,
             name: path.display().to_string(),
             blocks: bytes >> BLOCK_SHIFT,
+            rest: bytes as usize % BLOCK_SIZE,
             is_block_device,
         })
+    }
+
+    /// Clears what is behind the last whole block, which is no part of the device to others here.
+    pub fn clear_rest(&self) -> Result<()> {
+        let at = self.blocks << BLOCK_SHIFT;
+        let zeros = [0; BLOCK_SIZE];
+        let done = self.file.write_all_at(&zeros[..self.rest], at);
+        done.map_err(|_| Error::Io(BlockNr(self.blocks)))
     }
 
     fn offset(&self, block: BlockNr) -> Result<u64> {

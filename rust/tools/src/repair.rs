@@ -80,9 +80,10 @@ pub fn repair(
                 failed: Some(error),
             });
         }
-        let last = after.total();
+        let last = after;
         (after, rebuild) = examine(dev, progress)?;
-        if after.total() >= last {
+        // One fault may have been behind another.
+        if after.total() > last.total() || after.faults == last.faults {
             break;
         }
     }

@@ -8,7 +8,7 @@ use oxfs::file::{Access, FileDevice};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const MKFS: &str = env!("CARGO_BIN_EXE_mkfs-oxfs");
 const FSCK: &str = env!("CARGO_BIN_EXE_fsck-oxfs");
@@ -146,4 +146,34 @@ fn repairs_and_says_so() {
     assert_eq!(said["faults"][0]["rule"], "bitmap-damaged");
     let (code, said, _) = run(FSCK, &["-n"], &image.0);
     assert_eq!(code, Some(0), "{said}");
+}
+
+/// What others look for at the ends of a device is gone, also behind the last whole block.
+#[test]
+fn nothing_of_what_was_there_is_left_at_the_ends() {
+    const EDGE: u64 = 1 << 20;
+    let image = Image::new("ends", SIZE + 1234);
+    let junk = vec![0xa5; EDGE as usize];
+    image.put(0, &junk);
+    image.put(SIZE + 1234 - EDGE, &junk);
+    let (code, _, why) = run(MKFS, &["--force"], &image.0);
+    assert_eq!(code, Some(0), "{why}");
+    let data = std::fs::read(&image.0).expect("image");
+    assert!(!data.contains(&0xa5) || !data.windows(16).any(|bytes| bytes == [0xa5; 16]));
+    let (code, said, _) = run(FSCK, &[], &image.0);
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// Who does not read on is told by the exit status all the same.
+#[test]
+fn a_reader_that_is_gone_is_no_failure() {
+    let image = Image::new("pipe", SIZE);
+    for (program, option) in [(MKFS, "--force"), (FSCK, "-n"), (FSCK, "--json")] {
+        let mut command = Command::new(program);
+        let command = command.arg(option).arg(&image.0).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("run");
+        drop(child.stdout.take());
+        let status = child.wait().expect("wait");
+        assert_eq!(status.code(), Some(0), "{program} {option}");
+    }
 }

@@ -10,7 +10,7 @@ use oxfs::now;
 use oxfs::probe;
 use oxfs::repair::repair;
 use serde_json::json;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -149,40 +149,43 @@ fn run(options: &Options) -> Result<Outcome, String> {
     })
 }
 
-fn show_faults(options: &Options, report: &Report) {
+fn show_faults(out: &mut dyn Write, options: &Options, report: &Report) -> io::Result<()> {
     let name = options.device.display();
     for fault in &report.faults {
-        println!("{name}: {fault}");
+        writeln!(out, "{name}: {fault}")?;
     }
     if report.more_faults > 0 {
-        println!("{name}: {} more", report.more_faults);
+        writeln!(out, "{name}: {} more", report.more_faults)?;
     }
+    Ok(())
 }
 
-fn show(options: &Options, outcome: &Outcome) {
+fn show(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::Result<()> {
     let (name, report) = (options.device.display(), outcome.last());
-    show_faults(options, &outcome.before);
+    show_faults(out, options, &outcome.before)?;
     if options.quiet && outcome.code() == CLEAN {
-        return;
+        return Ok(());
     }
     for note in &report.notes {
-        println!("{name}: note: {note}");
+        writeln!(out, "{name}: note: {note}")?;
     }
     if outcome.after.is_some() && !outcome.before.is_clean() {
-        println!(
+        writeln!(
+            out,
             "{name}: {} repaired, {} left",
             outcome.repaired(),
             report.total()
-        );
+        )?;
         if outcome.repaired() > 0 {
-            show_faults(options, report);
+            show_faults(out, options, report)?;
         }
         if let Some(why) = &outcome.why_not {
-            println!("{name}: not repaired: {why}");
+            writeln!(out, "{name}: not repaired: {why}")?;
         }
     }
     let used = report.blocks - report.free.min(report.blocks);
-    println!(
+    writeln!(
+        out,
         "{name}: {}, generation {}, {} inodes ({} directories), {}/{} blocks, {} nodes, {} shared runs",
         if report.is_clean() { "clean" } else { "DAMAGED" },
         report.generation,
@@ -192,10 +195,10 @@ fn show(options: &Options, outcome: &Outcome) {
         report.blocks,
         report.nodes,
         report.shared_runs,
-    );
+    )
 }
 
-fn show_json(options: &Options, outcome: &Outcome) {
+fn show_json(out: &mut dyn Write, options: &Options, outcome: &Outcome) -> io::Result<()> {
     let faults = |report: &Report| -> Vec<_> {
         let fault =
             |f: &oxfs::check::Fault| json!({"rule": f.rule, "block": f.block, "what": f.what});
@@ -220,7 +223,7 @@ fn show_json(options: &Options, outcome: &Outcome) {
         "nodes": report.nodes,
         "shared_runs": report.shared_runs,
     });
-    println!("{object:#}");
+    writeln!(out, "{object:#}")
 }
 
 fn main() -> ExitCode {
@@ -233,11 +236,14 @@ fn main() -> ExitCode {
     };
     match run(&options) {
         Ok(outcome) => {
-            match options.json {
-                true => show_json(&options, &outcome),
-                false => show(&options, &outcome),
-            }
-            ExitCode::from(outcome.code())
+            let out = &mut io::stdout().lock();
+            let shown = match options.json {
+                true => show_json(out, &options, &outcome),
+                false => show(out, &options, &outcome),
+            };
+            // Nobody reads on: what there was to do is done.
+            let failed = shown.is_err_and(|error| error.kind() != io::ErrorKind::BrokenPipe);
+            ExitCode::from(outcome.code() | if failed { FAILED } else { CLEAN })
         }
         Err(why) => {
             eprintln!("fsck.oxfs: {why}");

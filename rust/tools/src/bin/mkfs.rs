@@ -5,12 +5,13 @@
 use clap::Parser;
 use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::error::Error;
-use oxfs::engine::format::{Geometry, GROUP_BLOCKS, SUPER_SLOTS, VERSION};
+use oxfs::engine::format::{Geometry, GROUP_BLOCKS, VERSION};
 use oxfs::engine::mkfs::{format, MkfsOptions, Summary};
 use oxfs::engine::types::{BlockNr, BLOCK_SIZE};
 use oxfs::file::{Access, FileDevice};
 use oxfs::now;
 use oxfs::probe;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use uuid::Uuid;
@@ -62,33 +63,38 @@ fn check_device(path: &Path, force: bool) -> Result<(), String> {
     }
 }
 
-/// Removes what other filesystems and partition tables leave at both ends of a device, so that
-/// nothing takes the volume for one of them. None of it is where a super block goes.
+/// What is cleared at both ends of a device: all that filesystems, partition tables and arrays of disks
+/// have there, also ZFS (512 KiB) and old MD arrays (up to 128 KiB before the end).
+const EDGE: u64 = (1 << 20) / BLOCK_SIZE as u64;
+
+/// Removes what others leave at both ends of a device, so that nothing takes the volume for theirs.
 fn wipe_ends(device: &FileDevice) -> Result<(), Error> {
     let zeros = [0; BLOCK_SIZE];
     let end = device.blocks();
-    let edge = SUPER_SLOTS[0].min(end / 2);
+    let edge = EDGE.min(end / 2);
     for block in (0..edge).chain(end - edge..end) {
         device.write(&[Write {
             block: BlockNr(block),
             data: &zeros,
         }])?;
     }
-    Ok(())
+    device.clear_rest()
 }
 
-fn show(options: &Options, uuid: Uuid, made: &Summary) {
+fn show(options: &Options, uuid: Uuid, made: &Summary) -> io::Result<()> {
     let mib = |blocks: u64| blocks * BLOCK_SIZE as u64 / (1 << 20);
-    println!("oxfs {VERSION} on {}", options.device.display());
-    println!("  label   \"{}\"", options.label);
-    println!("  uuid    {uuid}");
-    println!(
-        "  size    {} blocks of {BLOCK_SIZE} bytes ({} MiB)",
-        made.blocks,
-        mib(made.blocks)
-    );
-    println!("  groups  {} of {GROUP_BLOCKS} blocks", made.groups);
-    println!("  free    {} blocks ({} MiB)", made.free, mib(made.free));
+    let (blocks, free) = (made.blocks, made.free);
+    let out = &mut io::stdout().lock();
+    writeln!(out, "oxfs {VERSION} on {}", options.device.display())?;
+    writeln!(out, "  label   \"{}\"", options.label)?;
+    writeln!(out, "  uuid    {uuid}")?;
+    let size = mib(blocks);
+    writeln!(
+        out,
+        "  size    {blocks} blocks of {BLOCK_SIZE} bytes ({size} MiB)"
+    )?;
+    writeln!(out, "  groups  {} of {GROUP_BLOCKS} blocks", made.groups)?;
+    writeln!(out, "  free    {free} blocks ({} MiB)", mib(free))
 }
 
 fn run(options: &Options) -> Result<(), String> {
@@ -99,7 +105,7 @@ fn run(options: &Options) -> Result<(), String> {
     check_device(path, options.force)?;
     let name = path.display();
     let device = FileDevice::open(path, Access::WriteExclusive).map_err(|error| match error {
-        busy if busy.kind() == std::io::ErrorKind::ResourceBusy => format!("{name} is in use"),
+        busy if busy.kind() == io::ErrorKind::ResourceBusy => format!("{name} is in use"),
         error => format!("{name}: {error}"),
     })?;
     if Geometry::for_device(device.blocks()).is_some() {
@@ -118,10 +124,15 @@ fn run(options: &Options) -> Result<(), String> {
         },
     )
     .map_err(|error| format!("{name}: {error}"))?;
-    if !options.quiet {
-        show(options, uuid, &made);
+    let shown = match options.quiet {
+        true => Ok(()),
+        false => show(options, uuid, &made),
+    };
+    match shown {
+        // Nobody reads on: the volume is made.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn main() -> ExitCode {

@@ -32,7 +32,9 @@ use crate::engine::format::{
 };
 use crate::engine::node::Key;
 use crate::engine::repair::{Mend, Rebuild};
-use crate::engine::types::{Ino, InodeId, SubvolId, MAX_FILE_BLOCKS, MAX_INO, MAX_SUBVOL};
+use crate::engine::types::{
+    Ino, InodeId, SubvolId, FIRST_INO, MAX_FILE_BLOCKS, MAX_INO, MAX_SUBVOL,
+};
 use owners::Owners;
 use std::collections::HashMap;
 use std::fmt;
@@ -86,7 +88,7 @@ pub struct Report {
     pub rebuild: bool,
     /// What else can be put right without a guess.
     pub mends: Vec<Mend>,
-    /// Not everything that is there was understood, as who owns what: nothing may be put right.
+    /// An inode, or who owns blocks, was not understood: nothing may be put right.
     pub unknown: bool,
 }
 
@@ -298,6 +300,12 @@ impl Checker<'_> {
                 format!("subvolume {id}: unknown flags"),
             );
         }
+        if forest.next_ino.get() < FIRST_INO.0 {
+            let what = format!("subvolume {id}: next inode is one of the reserved");
+            self.fault("forest-inode", item.node, what);
+            // No mount would take it, nor a repair.
+            self.report.unknown = true;
+        }
         if forest.last_snapshot.get() > self.sb.generation.get() {
             let what = format!("subvolume {id}: last snapshot is in the future");
             self.fault("forest-generation", item.node, what);
@@ -431,6 +439,9 @@ impl Checker<'_> {
                 }
                 if item.counted {
                     self.owners.add(start, len);
+                    if self.owners.has_node(start, len) {
+                        self.node_and_data(item.node, start);
+                    }
                 }
             }
             _ => {

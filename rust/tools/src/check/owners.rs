@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! How many owners each block has: a bitmap for each group in use tells "at least one", a list of
-//! runs the further ones. Compared with the refs tree.
+//! runs the further ones. Compared with the refs tree. Another bitmap tells nodes from data: no block is
+//! both.
 
 use super::{Checker, SharedRun};
 use crate::engine::bitmap;
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 #[derive(Default)]
 pub struct Owners {
     seen: HashMap<u64, Box<Block>>,
+    nodes: HashMap<u64, Box<Block>>,
     /// Runs with one more owner each, in the order of finding.
     again: Vec<(u64, u64)>,
 }
@@ -43,6 +45,25 @@ impl Owners {
         }
         bitmap::set(bits, from, end);
         all_new
+    }
+
+    /// Gives a node one more owner: whether it is the first, or `None` if the block is not a node to
+    /// another owner.
+    pub fn add_node(&mut self, at: u64) -> Option<bool> {
+        let (group, bit) = (at / GROUP_BLOCKS, (at % GROUP_BLOCKS) as usize);
+        let first = self.add(at, 1);
+        let nodes = self.nodes.entry(group);
+        let bits = nodes.or_insert_with(|| Box::new([0; 4096]));
+        let known = bitmap::ones_in(bits, bit, bit + 1) != 0;
+        bitmap::set(bits, bit, bit + 1);
+        (first || known).then_some(first)
+    }
+
+    /// Whether one of `[start, start + len)`, which is in one group, is a node.
+    pub fn has_node(&self, start: u64, len: u64) -> bool {
+        let from = (start % GROUP_BLOCKS) as usize;
+        let bits = self.nodes.get(&(start / GROUP_BLOCKS));
+        bits.is_some_and(|bits| bitmap::next_set(bits, from) < from + len as usize)
     }
 
     /// The groups that have blocks with an owner.
@@ -182,6 +203,20 @@ mod tests {
         assert!(!owners.add(120, 60));
         assert!(!owners.add(110, 20));
         assert!(owners.add(40_000, 1));
-        assert_eq!(owners.shared(), [(110, 10, 2), (120, 10, 3), (130, 20, 2)]);
+        assert_eq!(owners.add_node(140), None);
+        assert_eq!(
+            (owners.add_node(7), owners.add_node(7)),
+            (Some(true), Some(false))
+        );
+        assert!(owners.has_node(0, 8) && !owners.has_node(0, 7) && !owners.has_node(8, 100));
+        let shared = [
+            (7, 1, 2),
+            (110, 10, 2),
+            (120, 10, 3),
+            (130, 10, 2),
+            (140, 1, 3),
+            (141, 9, 2),
+        ];
+        assert_eq!(owners.shared(), shared);
     }
 }

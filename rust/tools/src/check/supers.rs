@@ -8,7 +8,7 @@ use crate::engine::error::{Error, Result};
 use crate::engine::format::{
     feature, Geometry, SuperBlock, CHECKSUM_CRC32C, GROUP_BLOCKS, SUPER_MAGIC, SUPER_SLOTS, VERSION,
 };
-use crate::engine::types::{BlockNr, BLOCK_SHIFT};
+use crate::engine::types::{BlockNr, BLOCK_SHIFT, MAX_SUBVOL};
 use crate::platform::crc32c;
 use zerocopy::FromBytes;
 
@@ -119,6 +119,9 @@ fn verify(dev: &dyn BlockDevice, sb: &SuperBlock, report: &mut Report) -> Result
     if sb.ro_compat.get() & !feature::RO_COMPAT != 0 {
         return Err(Error::Unsupported("feature that this version cannot check"));
     }
+    if sb.devices.get() != 1 || sb.device.get() != 0 {
+        return Err(Error::Unsupported("number of devices"));
+    }
     let shifts = [sb.block_shift, sb.node_shift, sb.group_shift].map(u32::from);
     if sb.checksum != CHECKSUM_CRC32C
         || shifts != [BLOCK_SHIFT, BLOCK_SHIFT, GROUP_BLOCKS.trailing_zeros()]
@@ -132,6 +135,9 @@ fn verify(dev: &dyn BlockDevice, sb: &SuperBlock, report: &mut Report) -> Result
             dev.blocks()
         );
         report.fault("super-size", block, what);
+    }
+    if sb.next_subvolume.get() > MAX_SUBVOL.0 + 1 {
+        report.fault("super-subvolume", block, "next subvolume beyond the last");
     }
     if sb.reserved.iter().any(|&byte| byte != 0) {
         report.fault("super-reserved", block, "reserved bytes are not zero");

@@ -84,7 +84,11 @@ impl<'a> Checker<'a> {
             return false;
         }
         if expected.counted {
-            expected.counted = self.owners.add(at, 1);
+            expected.counted = self.owners.add_node(at).unwrap_or_else(|| {
+                self.node_and_data(at, at);
+                // What is below it was not counted yet.
+                true
+            });
             self.report.nodes += u64::from(expected.counted);
             if is_derived(tree) {
                 self.derived.push(at);
@@ -140,6 +144,17 @@ impl<'a> Checker<'a> {
             }
         }
         complete
+    }
+
+    /// A block in `[start, ...)` is a node, and something points to it as data: which of the two it
+    /// was is not known.
+    pub fn node_and_data(&mut self, node: u64, start: u64) {
+        self.report.unknown = true;
+        self.fault(
+            "node-data",
+            node,
+            format!("block {start} is a node and data"),
+        );
     }
 
     /// What other trees share was there when the subvolume's last snapshot was taken: that newer

@@ -254,6 +254,26 @@ pub const MORE: &[Case] = &[
         &[],
     ),
     (
+        "number of the next subvolume, too high",
+        |disk, _| supers(disk, |sb| sb.next_subvolume = (1 << 25).into()),
+        &["super-subvolume"],
+        &["super-subvolume"],
+    ),
+    (
+        "number of the next inode, too low",
+        |disk, _| {
+            change(
+                disk,
+                tree_kind::FOREST,
+                item_kind::FOREST,
+                0,
+                |item: &mut ForestItem| item.next_ino = 7.into(),
+            );
+        },
+        &["forest-inode", "inode-number"],
+        &["forest-inode", "inode-number"],
+    ),
+    (
         "size of a file",
         |disk, ids| inode(disk, ids.file, |item| item.size = u64::MAX.into()),
         &["inode-bounds"],
@@ -269,6 +289,48 @@ pub const MORE: &[Case] = &[
         },
         &["inode-missing", "item-size", "orphan-missing"],
         &["inode-missing", "item-size"],
+    ),
+    (
+        "a run of the swap tree over a node that is walked later",
+        |disk, _| {
+            let (node, _) = leaf(disk, tree_kind::SUBVOLUME, |_, _| true);
+            change(
+                disk,
+                tree_kind::SWAP,
+                item_kind::SWAP,
+                0,
+                |item: &mut ExtentItem| item.at = node.0.into(),
+            );
+        },
+        &[
+            "node-data",
+            "block-owners",
+            "swap-shared",
+            "bitmap-leak",
+            "super-free",
+        ],
+        &[
+            "node-data",
+            "block-owners",
+            "swap-shared",
+            "bitmap-leak",
+            "super-free",
+        ],
+    ),
+    (
+        "an extent over a node that was walked before",
+        |disk, ids| {
+            let (node, _) = leaf(disk, tree_kind::FOREST, |_, _| true);
+            change(
+                disk,
+                tree_kind::SUBVOLUME,
+                item_kind::EXTENT,
+                ids.copy,
+                |item: &mut ExtentItem| item.at = node.0.into(),
+            );
+        },
+        &["node-data", "block-owners", "bitmap-free", "super-free"],
+        &["node-data", "block-owners", "bitmap-free", "super-free"],
     ),
     (
         "mode of an inode",
