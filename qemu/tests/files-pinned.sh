@@ -9,7 +9,7 @@
 
 # The device that is read from takes its time.
 must dd if=/dev/urandom of=/dev/vdb bs=1M count=1 oflag=direct status=none
-must dmsetup create slow --noudevsync --table "0 $((64 << 11)) delay /dev/vdb 0 3000"
+must dmsetup create slow --noudevsync --table "0 $((64 << 11)) delay /dev/vdb 0 10000"
 must dmsetup mknodes
 new_fs
 must dd if=/dev/zero of=file bs=1M count=1 status=none
@@ -28,16 +28,6 @@ read_into() {
 		assert os.preadv(slow, [memoryview(pages)[at:at + 4096]], at) == 4096
 	END
 }
-# ends PID...: whether these end before long; they cannot be killed if they do not.
-ends() {
-	local i
-	for ((i = 0; i < 200; i++)); do
-		kill -0 "$@" 2>/dev/null || return 0
-		sleep 0.1
-	done
-	return 1
-}
-
 page=0
 for flush in sync 'sync file' 'sync -f file'; do
 	rm -f /tmp/reading
@@ -45,9 +35,10 @@ for flush in sync 'sync file' 'sync -f file'; do
 	read_into "$page" &
 	reader=$!
 	until [[ -e /tmp/reading ]]; do sleep 0.1; done
-	sleep 0.5
+	sleep 1
 	check "$flush: freeze while a device writes to a page" fsfreeze -f "$mnt"
-	check "$flush: it is read" wait "$reader"
+	check "$flush: it has not ended" kill -0 "$reader"
+	check "$flush: it ends" ends "$reader"
 	# The page may be dirty a little later.
 	sleep 0.5
 	# shellcheck disable=SC2086 # words

@@ -148,6 +148,16 @@ dropped() {
 	return 1
 }
 
+# ends PID: whether it ends before long; what waits for the kernel cannot be killed if it does not.
+ends() {
+	local i
+	for ((i = 0; i < 300; i++)); do
+		kill -0 "$1" 2>/dev/null || return 0
+		sleep 0.1
+	done
+	return 1
+}
+
 drop_caches() {
 	sync
 	echo 3 >/proc/sys/vm/drop_caches

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # A file that the kernel's own NVMe target writes to, which does not ask whether the filesystem is frozen:
-# what it has under way is not seen in snapshots that are taken meanwhile, and nothing that it was told
-# to be written is lost, also when the file is moved. The disk takes its time.
+# what it has under way is not seen in snapshots that are taken meanwhile, nothing that it was told to be
+# written is lost, also when the file is moved, and a freeze can be ended. The disk takes its time.
 # vm: --disk 256M
 
 . "${0%/*}/lib.sh"
@@ -109,6 +109,20 @@ for ((i = 0; i < 3; i++)); do
 done
 enough
 is 'it reads what it wrote' 'True 0' "$(</tmp/written)"
+
+# Frozen by somebody else, who is not asked: what it makes dirty meanwhile is in nobody's way.
+written
+sleep 0.5
+check 'freeze while the target writes' fsfreeze -f "$mnt"
+sleep 1
+(exec 7>&- 8<&-; exec sync -f .) &
+flusher=$!
+sleep 2
+fsfreeze -u "$mnt" &
+check 'thaw' ends $!
+check 'who had everything written has an answer' ends "$flusher"
+enough
+is 'it went on' 'True 0' "$(</tmp/written)"
 
 echo 1 >"/sys/class/nvme/$(basename "${disk%n1}")/delete_controller"
 rm $target/ports/1/subsystems/oxfs

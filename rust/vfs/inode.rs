@@ -379,7 +379,7 @@ impl<F: FileSystem> Inode<F> {
     pub(super) fn mark_dirty(&self) {
         let flags = bindings::OXFS_I_DIRTY_SYNC;
         // SAFETY: The inode is live.
-        unsafe { bindings::__mark_inode_dirty(self.as_ptr(), flags as i32) };
+        unsafe { bindings::__mark_inode_dirty(self.as_ptr(), flags) };
     }
 
     /// The group as the filesystem stores it.
