@@ -4,7 +4,7 @@
 # Memory that cannot be had: each allocation of each operation fails once, then every few of them
 # (failnth.py). Nothing but ENOMEM comes of it, and the volume stays whole. With SHORT, some operations,
 # not each of their allocations, and one interval.
-# vm: --kernel debug --disk 256M
+# vm: --kernel debug --disk 256M --timeout 1800
 # debug: short
 
 . "${BASH_SOURCE[0]%/*}/lib.sh"
