@@ -479,6 +479,9 @@ def mix(runs, seed):
     print(f"all: {ends.total()} runs, {ends[True]} failed", flush=True)
 
 
+# A page of the program itself that cannot be read for want of memory would end it.
+MCL_CURRENT = 1
+checked(libc.mlockall(MCL_CURRENT))
 if sys.argv[3:4] == ["mix"]:
     mix(*sys.argv[4:6])
 else:
