@@ -336,6 +336,13 @@ impl<F: FileSystem> Inode<F> {
         self.change_times(&self.times(), times);
     }
 
+    /// Has the VFS write the inode itself back, at some time.
+    pub(super) fn mark_dirty(&self) {
+        let flags = bindings::OXFS_I_DIRTY_SYNC;
+        // SAFETY: The inode is live.
+        unsafe { bindings::__mark_inode_dirty(self.as_ptr(), flags) };
+    }
+
     /// Sets permission bits, owners and number of names as they are on disk. The caller holds the
     /// inode's lock, or is the only one to see the inode.
     pub fn set_attributes(&self, mode: u32, uid: u32, gid: u32, nlink: u32) {
@@ -373,13 +380,6 @@ impl<F: FileSystem> Inode<F> {
     pub fn uid(&self) -> u32 {
         // SAFETY: The inode is live.
         unsafe { bindings::oxfs_helper_i_uid_read(self.as_ptr()) }
-    }
-
-    /// Has the VFS write the inode itself back, at some time.
-    pub(super) fn mark_dirty(&self) {
-        let flags = bindings::OXFS_I_DIRTY_SYNC;
-        // SAFETY: The inode is live.
-        unsafe { bindings::__mark_inode_dirty(self.as_ptr(), flags) };
     }
 
     /// The group as the filesystem stores it.
