@@ -67,9 +67,8 @@ def swap_off():
     # swapoff opens a file for writing, which may have been made immutable.
     for name in swapping():
         try:
-            file = os.open(name.encode().decode("unicode_escape"), os.O_RDONLY)
-            fuzzops.ioctl(file, fuzzops.SETFLAGS, bytes(8))
-            os.close(file)
+            with oxfsctl.Opened(name.encode().decode("unicode_escape")) as file:
+                fuzzops.ioctl(file, fuzzops.SETFLAGS, bytes(8))
         except OSError:
             pass
     subprocess.run(["swapoff", "-a"], check=False)
