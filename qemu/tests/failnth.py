@@ -204,8 +204,10 @@ def alone():
 def nameless(_):
     """A file that is gone when it is closed."""
     file = os.open(TOP, os.O_TMPFILE | os.O_RDWR, 0o600)
-    os.pwrite(file, DATA, 0)
-    os.close(file)
+    try:
+        os.pwrite(file, DATA, 0)
+    finally:
+        os.close(file)
 
 
 def dedupe(file):

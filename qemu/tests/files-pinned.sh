@@ -7,37 +7,39 @@
 
 . "${0%/*}/lib.sh"
 
-# The device that is read from takes its time.
+# Nothing is read from this device while it is suspended.
 must dd if=/dev/urandom of=/dev/vdb bs=1M count=1 oflag=direct status=none
-must dmsetup create slow --noudevsync --table "0 $((64 << 11)) delay /dev/vdb 0 10000"
+must dmsetup create held --noudevsync --table "0 $((64 << 11)) linear /dev/vdb 0"
 must dmsetup mknodes
 new_fs
 must dd if=/dev/zero of=file bs=1M count=1 status=none
 must sync
 
-# read_into PAGE: from the slow device into that page of the mapped file, past the page cache.
-read_into() {
-	python3 - "$1" 7>&- 8<&- <<-'END'
-		import mmap, os, sys
-		at = int(sys.argv[1]) * 4096
-		file = os.open("file", os.O_RDWR)
-		pages = mmap.mmap(file, 1 << 20, mmap.MAP_SHARED)
-		slow = os.open("/dev/mapper/slow", os.O_RDONLY | os.O_DIRECT)
-		pages[at] = 1
-		open("/tmp/reading", "w").close()
-		assert os.preadv(slow, [memoryview(pages)[at:at + 4096]], at) == 4096
-	END
-}
+# From that device into a page of the mapped file, past the page cache.
+cat >/tmp/read.py <<-'END'
+	import mmap, os, sys
+	at = int(sys.argv[1]) * 4096
+	file = os.open("file", os.O_RDWR)
+	pages = mmap.mmap(file, 1 << 20, mmap.MAP_SHARED)
+	held = os.open("/dev/mapper/held", os.O_RDONLY | os.O_DIRECT)
+	pages[at] = 1
+	open("/tmp/reading", "w").close()
+	assert os.preadv(held, [memoryview(pages)[at:at + 4096]], at) == 4096
+END
 page=0
 for flush in sync 'sync file' 'sync -f file'; do
 	rm -f /tmp/reading
 	page=$((page + 3))
-	read_into "$page" &
+	must dmsetup suspend --noflush --nolockfs held
+	(exec 7>&- 8<&-; exec python3 /tmp/read.py "$page") &
 	reader=$!
-	until [[ -e /tmp/reading ]]; do sleep 0.1; done
-	sleep 1
+	until [[ -e /tmp/reading && $(cut -d ' ' -f 3 "/proc/$reader/stat") == D ]]; do
+		kill -0 "$reader" || give_up 'it is not read'
+		sleep 0.1
+	done
 	check "$flush: freeze while a device writes to a page" fsfreeze -f "$mnt"
 	check "$flush: it has not ended" kill -0 "$reader"
+	must dmsetup resume held
 	check "$flush: it ends" ends "$reader"
 	# The page may be dirty a little later.
 	sleep 0.5
@@ -56,5 +58,5 @@ for at in 3 6 9; do
 		"$(dd if=/dev/vdb bs=4096 skip=$at count=1 iflag=direct status=none | sha256sum)" \
 		"$(dd if=file bs=4096 skip=$at count=1 status=none | sha256sum)"
 done
-must dmsetup remove slow
+must dmsetup remove held
 end

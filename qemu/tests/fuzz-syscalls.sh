@@ -10,9 +10,7 @@
 
 first=${1:-20} rounds=${2:-2} count=${3:-1500}
 operations=0 succeeded=0
-# Checkers make everything slower.
-limit=120
-[[ ! -e /sys/kernel/debug/kmemleak && ! -e /sys/kernel/debug/kcsan ]] || limit=900
+limit=$(((200 + count / 10) * slower))
 echo 60 >/proc/sys/kernel/hung_task_timeout_secs
 echo 10 >/proc/sys/kernel/hung_task_check_interval_secs
 

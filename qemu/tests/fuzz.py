@@ -49,7 +49,7 @@ def parse():
 def mount(options):
     """False if a damaged volume is refused."""
     flags = 4 if options.damaged else 0  # nodev
-    if fuzzlib.libc.mount(os.fsencode(options.device), os.fsencode(options.mountpoint), b"oxfs", flags, b"") == 0:
+    if fuzzlib.libc.mount(os.fsencode(options.device), os.fsencode(options.mountpoint), b"oxfs", flags, b"subvolid=0") == 0:
         return True
     error = fuzzlib.ctypes.get_errno()
     if options.damaged and error in (errno.EUCLEAN, errno.EIO, errno.EINVAL, errno.EROFS, errno.ENOSPC):
@@ -85,7 +85,7 @@ def unmount(options):
 
 def work(options, number):
     """One process; returns the outcomes as a counter of errors."""
-    worker = fuzzlib.Worker(options.seed, number, options.device, options.mountpoint)
+    worker = fuzzlib.Worker(options, number)
     weights = [weight for weight, _, _ in fuzzlib.OPERATIONS.values()]
     names = list(fuzzlib.OPERATIONS)
     outcomes = collections.Counter()
@@ -264,7 +264,6 @@ def fuzz(options):
         return outcomes
     # Somebody may have frozen it when somebody else wanted it writable again.
     fuzzlib.libc.mount(b"none", os.fsencode(options.mountpoint), None, fuzzops.REMOUNT, b"")
-    oxfsctl.set_default(options.mountpoint, 0)
     os.sync()
     before = picture(options)
     unmount(options)

@@ -53,12 +53,13 @@ def ioctl(fd, request, data=b""):
 class Worker:
     """Chooses. `slots` are its open files; `path` and `at` note what they chose, for the log."""
 
-    def __init__(self, seed, number, device, top):
-        self.seed, self.number, self.device, self.top = seed, number, device, top
+    def __init__(self, options, number):
+        self.seed, self.number, self.damaged = options.seed, number, options.damaged
+        self.device, self.top = options.device, options.mountpoint
         self.random = random.Random()
         self.slots, self.noted, self.handles = [None] * 6, [], []
         self.noise = os.memfd_create("noise")
-        os.write(self.noise, random.Random(seed).randbytes(NOISE))
+        os.write(self.noise, random.Random(self.seed).randbytes(NOISE))
         self.memory = mmap.mmap(-1, 2 * MIB)
 
     def begin(self, count):
@@ -155,8 +156,8 @@ class Worker:
 # The operations: name -> (weight, errors that it may end in, function).
 OPERATIONS = {}
 
-# What any look-up of a name may meet, what any change may, and what data may.
-NAME = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+# What any look-up of a name may meet (EACCES: somebody else's link in a folder for all), what any change may, and what data may.
+NAME = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES}
 CHANGE = {errno.EROFS, errno.ENOSPC, errno.EPERM}
 DATA = CHANGE | {errno.ETXTBSY, errno.EFBIG, errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ESPIPE}
 OPEN = NAME | {errno.EISDIR, errno.EROFS, errno.ENOSPC, errno.EPERM, errno.ETXTBSY, errno.ENXIO,

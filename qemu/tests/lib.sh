@@ -13,6 +13,9 @@ here=$(cd "${BASH_SOURCE[0]%/*}" && pwd)
 FS=${FS:-oxfs}
 mnt=/mnt/test
 dev=/dev/vda
+# How much more time than usual everything may take: kernels with checkers are slower.
+slower=1
+[[ ! -e /sys/kernel/debug/kmemleak && ! -e /sys/kernel/debug/kcsan ]] || slower=4
 
 mkfifo /tmp/fileop.requests /tmp/fileop.answers
 python3 "$here/fileop.py" </tmp/fileop.requests >/tmp/fileop.answers 2>&1 &
@@ -140,7 +143,7 @@ end() {
 # dropped: waits until the space of all deleted subvolumes has come back.
 dropped() {
 	local i
-	for ((i = 0; i < 300; i++)); do
+	for ((i = 0; i < 1200; i++)); do
 		[[ $(fileop subvol-dropping "$mnt") != 0 ]] || return 0
 		sleep 0.1
 	done
@@ -151,7 +154,7 @@ dropped() {
 # ends PID: whether it ends before long; what waits for the kernel cannot be killed if it does not.
 ends() {
 	local i
-	for ((i = 0; i < 300; i++)); do
+	for ((i = 0; i < 1200; i++)); do
 		kill -0 "$1" 2>/dev/null || return 0
 		sleep 0.1
 	done

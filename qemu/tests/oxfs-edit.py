@@ -145,7 +145,8 @@ class Volume:
 
 def slots(node):
     """Where values of a leaf, or the slots of an inner node, begin, and how long they are."""
-    for index in range(struct.unpack_from("<H", node, LEVEL + 1)[0]):
+    most = (BLOCK - HEADER) // (INNER_SLOT if node[LEVEL] else LEAF_SLOT)
+    for index in range(min(struct.unpack_from("<H", node, LEVEL + 1)[0], most)):
         if node[LEVEL]:
             yield HEADER + INNER_SLOT * index, INNER_SLOT
         else:

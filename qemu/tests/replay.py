@@ -130,7 +130,7 @@ class Work:
     def go(self, seconds):
         steps = [self.create] * 8 + [self.unlink, self.copy, self.swap_on, self.noise, self.commit] * 3 + [self.snapshot]
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.turn < 60:
             self.turn += 1
             (self.random.choice(steps) if self.names else self.create)()
         self.database.close()

@@ -40,13 +40,16 @@ cat >/tmp/atomic.py <<-'END'
 	        else:
 	            os.ftruncate(fds[i], count)
 	        longest = max(longest, time.monotonic() - start)
+	        if count == FILES:
+	            open(f"/tmp/going-{kind}", "w").close()
 	        if kind == "mapped":
 	            time.sleep(0.0005)
 	    with open(f"/tmp/longest-{kind}", "w") as out:
 	        print(count, round(longest, 2), file=out)
 	kinds = ["buffered", "mapped", "direct", "named", "sized"]
 	children = [os.fork() or (writer(kind), os._exit(0)) for kind in kinds]
-	time.sleep(1)
+	while not all(os.path.exists(f"/tmp/going-{kind}") for kind in kinds):
+	    time.sleep(0.1)
 	def values(folder, kind):
 	    if kind == "sized":
 	        return [os.stat(f"{folder}/sized{i}").st_size for i in range(FILES)]
@@ -84,7 +87,7 @@ cat >/tmp/atomic.py <<-'END'
 	print(failed, bad, progress)
 	END
 is 'each is of one moment, does not change, and differs from the one before' '0 0 25' \
-	"$(timeout 100 python3 /tmp/atomic.py "$here" 7>&- 8<&- 2>&1)"
+	"$(timeout 500 python3 /tmp/atomic.py "$here" 7>&- 8<&- 2>&1)"
 sed 's/^/# writes, longest time of one (s): /' /tmp/longest-*
 state() { (cd "$mnt" && find snap* -type f -printf '%p %s\n' | sort && find snap* -type f -exec sha256sum {} + | sort -k 2) | sha256sum; }
 before=$(state)

@@ -129,7 +129,7 @@ race() {
 	shift
 	cp --reflink=always base home/swap
 	chmod 600 home/swap
-	check "swapon against $name" timeout 60 python3 /tmp/races.py "$here" "$@"
+	check "swapon against $name" timeout 300 python3 /tmp/races.py "$here" "$@"
 	swapoff -a
 	[[ -e home ]] || must test "$(fileop subvol-create home)" -gt 0
 	do_op subvol-ro home 0
@@ -151,7 +151,7 @@ chmod 600 home/swap
 must sync
 cd / || give_up 'cd /'
 must umount "$mnt"
-check 'swapon against unmount' timeout 60 python3 /tmp/races.py "$here" 5 mount
+check 'swapon against unmount' timeout 300 python3 /tmp/races.py "$here" 5 mount
 swapoff -a
 ! mountpoint -q /mnt/a || must umount /mnt/a
 mount_fs

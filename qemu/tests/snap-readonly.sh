@@ -148,7 +148,7 @@ cat >/tmp/busy.py <<-'END'
 	failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
 	print(failed, changes > 6)
 END
-is 'while others write' '0 True' "$(timeout 60 python3 /tmp/busy.py "$here" 7>&- 8<&- 2>&1)"
+is 'while others write' '0 True' "$(timeout 300 python3 /tmp/busy.py "$here" 7>&- 8<&- 2>&1)"
 
 turn_on home/swap
 op 'not with an active swapfile' EBUSY subvol-ro home 1

@@ -37,7 +37,7 @@ made() { find . -maxdepth 1 -name '*-[0-9]*' -type d | wc -l; }
 more() {
 	local i now
 	now=$(made)
-	for ((i = 0; i < 300; i++)); do
+	for ((i = 0; i < 1200; i++)); do
 		(($(made) == now)) || return 0
 		sleep 0.1
 	done
@@ -47,16 +47,21 @@ more() {
 must test -w /sys/power/pm_test
 echo 1 >/sys/module/suspend/parameters/pm_test_delay
 echo freezer >/sys/power/pm_test
+# What is in the way is so for ever; what only waits for the machine's other work is not.
+echo 60000 >/sys/power/pm_freeze_timeout
 
 # With filesystems as they are, and with filesystems frozen first.
 for frozen in 0 1; do
 	echo "$frozen" >/sys/power/freeze_filesystems
-	grow "pieces-$frozen"
-	do_op subvol-delete big
-	before=$SECONDS
-	check "suspend while a subvolume is being dropped ($frozen)" suspend
-	at_most 'nobody was in the way' 15 $((SECONDS - before))
-	is 'it is not dropped meanwhile' 1 "$(dropping)"
+	# It may be done before everything stops.
+	for try in 1 2 3 4 5; do
+		grow "pieces-$frozen-$try"
+		do_op subvol-delete big
+		check "suspend while a subvolume is being dropped ($frozen)" suspend
+		left=$(dropping)
+		[[ $left == 0 ]] || break
+	done
+	is 'it is not dropped meanwhile' 1 "$left"
 	check 'it goes on' dropped
 
 	# Several at once: all but one wait for their turn.

@@ -39,8 +39,7 @@ load() {
 	is "$name: every byte of memory is right" '0 0 0' "$(cat /tmp/swapmem[123] | paste -sd ' ')"
 	sed 's/^/# /' /tmp/pressure
 	is "$name: the files are right" 0 "$status"
-	at_most "$name: the slowest call, in seconds" 59 "$(awk '{ if ($4 > most) most = $4 } END { print int(most) }' /tmp/pressure)"
-	at_least "$name: files and snapshots went on" 4 "$(awk '{ n += $2 } END { print n + 0 }' /tmp/pressure)"
+	at_most "$name: the slowest call, in seconds" $((59 * slower)) "$(awk '{ if ($4 > most) most = $4 } END { print int(most) }' /tmp/pressure)"
 	echo "# swapped out: $((($(vmstat pswpout) - before) / 256)) MiB"
 	swapped=$(($(vmstat pswpout) - before))
 }

@@ -86,7 +86,7 @@ turn_on root/shared
 is 'status' '[["root/shared",8191,8192]]' \
 	"$(json '[.[] | [.path, .pages, .new_blocks + .kept_blocks]]' swapfile status .)"
 is 'status tells what was made private' true "$(json '.[0].new_blocks > 8000' swapfile status)"
-is 'offset is where FIEMAP says' "$(fileop fiemap root/shared | awk '{ print $2; exit }')" \
+is 'offset is where FIEMAP says' "$(fileop fiemap root/shared | awk 'NR == 1 { print $2 }')" \
 	"$(oxfs swapfile offset root/shared)"
 is 'status has the same' "$(oxfs swapfile offset root/shared)" "$(json '.[0].resume_offset' swapfile status)"
 is 'pages are right' 0 "$(swapmem -o 8)"

@@ -88,7 +88,7 @@ fn asks_before_it_overwrites() {
     // Now it is an oxfs, and nothing of the other is left.
     let (code, _, why) = run(MKFS, &[], &image.0);
     assert_eq!(code, Some(1));
-    assert!(why.contains("oxfs"), "{why}");
+    assert!(why.contains("holds oxfs "), "{why}");
     assert_eq!(run(FSCK, &[], &image.0).0, Some(0));
 }
 
@@ -159,7 +159,7 @@ fn nothing_of_what_was_there_is_left_at_the_ends() {
     let (code, _, why) = run(MKFS, &["--force"], &image.0);
     assert_eq!(code, Some(0), "{why}");
     let data = std::fs::read(&image.0).expect("image");
-    assert!(!data.contains(&0xa5) || !data.windows(16).any(|bytes| bytes == [0xa5; 16]));
+    assert!(!data.windows(16).any(|bytes| bytes == [0xa5; 16]));
     let (code, said, _) = run(FSCK, &[], &image.0);
     assert_eq!(code, Some(0), "{said}");
 }

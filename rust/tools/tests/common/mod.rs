@@ -121,7 +121,7 @@ pub fn newest(disk: &SimDisk) -> SuperBlock {
 pub fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || send.send(work()));
-    let answer = receive.recv_timeout(Duration::from_secs(20));
+    let answer = receive.recv_timeout(Duration::from_secs(120));
     answer.expect("goes round and round")
 }
 
