@@ -3,9 +3,11 @@
 //! `hostile-images FOLDER`: writes the damaged volumes of the host tests into files, for a guest to
 //! mount (`qemu/hostile/run`).
 
-// Each test is a crate of its own, with `common` in it.
-#![allow(dead_code, unused_imports, clippy::duplicate_mod)]
+// Of the tests it needs what makes images.
+#![allow(dead_code, unused_imports)]
 
+#[path = "../tests/common/mod.rs"]
+mod common;
 #[path = "../tests/faults.rs"]
 mod faults;
 #[path = "../tests/hostile.rs"]

@@ -3,9 +3,7 @@
 //! Volumes that claim to be larger than their device: that is said, by rule, and what would be beyond
 //! the device's end is neither used nor looked for, however much of it is claimed.
 
-mod common;
-
-use common::{at, ends, file_of_a_block, formatted, mount, newest, root, SMALL};
+use crate::common::{at, ends, file_of_a_block, formatted, mount, newest, root, SMALL};
 use oxfs::check::check;
 use oxfs::engine::format::{
     extent_state, item_kind, ExtentItem, Geometry, SpaceItem, GROUP_BLOCKS, MAX_BLOCKS,

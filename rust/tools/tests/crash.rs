@@ -7,10 +7,8 @@
 //! `OXFS_CRASH_SECONDS=N` goes on with new histories for so long (`make crash HOURS=...`), from number
 //! `OXFS_CRASH_SEED` on if that is set.
 
-mod common;
-
-use common::world::{Found, World};
-use common::{assert_clean, formatted, mount, number, Random, SMALL};
+use crate::common::world::{Found, World};
+use crate::common::{self, assert_clean, formatted, mount, number, Random, SMALL};
 use oxfs::check::check;
 use oxfs::engine::inode::NewInode;
 use oxfs::engine::subvolume::TOP;

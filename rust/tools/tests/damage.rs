@@ -3,9 +3,7 @@
 //! What a device may do to metadata, and what is promised against it, one mechanism at a time: each
 //! of these tests fails when its mechanism is taken out (`ci/mutations`).
 
-mod common;
-
-use common::{at, formatted, mount, new_inode, root, SimVolume, SMALL};
+use crate::common::{self, at, formatted, mount, new_inode, root, SimVolume, SMALL};
 use oxfs::check::check;
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};

@@ -5,13 +5,10 @@
 //! snapshots, commits, remounts. After each history the content, who shares it, the sizes and
 //! `st_blocks` agree, and the checker finds nothing.
 
-mod common;
-#[path = "data_model/op.rs"]
 mod op;
-#[path = "data_model/swap.rs"]
 mod swap;
 
-use common::{assert_clean, cases, formatted, mount, new_inode, SimVolume, SMALL};
+use crate::common::{assert_clean, cases, formatted, mount, new_inode, SimVolume, SMALL};
 use op::{op, Op, Range};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};

@@ -3,11 +3,10 @@
 //! Each rule of the checker, broken by itself: exactly the rules that are expected are named, and
 //! nothing is named on the intact volume.
 
-mod common;
-#[path = "faults/more.rs"]
+#[path = "faults/more.rs"] // also for examples/hostile-images.rs
 mod more;
 
-use common::{at, formatted, mount, new_inode, newest, root, SMALL};
+use crate::common::{self, at, formatted, mount, new_inode, newest, root, SMALL};
 use more::{Case, Unreadable, MORE};
 use oxfs::check::check;
 use oxfs::engine::data::Written;
@@ -579,6 +578,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Names and volumes for a guest to mount.
+#[allow(dead_code)] // examples/hostile-images.rs
 pub fn images() -> impl Iterator<Item = (&'static str, SimDisk)> {
     cases().into_iter().map(|(what, damage, ..)| {
         let (disk, ids) = make();

@@ -4,9 +4,7 @@
 //! be: no change may run out of space half way, which would stop all changes, and what leads to
 //! space being given back goes on working, whatever else does not.
 
-mod common;
-
-use common::{assert_clean, at, formatted, mount, new_inode, Random, SimVolume};
+use crate::common::{assert_clean, at, formatted, mount, new_inode, Random, SimVolume};
 use oxfs::engine::data::Written;
 use oxfs::engine::error::Error;
 use oxfs::engine::inode::NewInode;

@@ -5,9 +5,7 @@
 //! never written again; a later version of the format gets files of its own (`OXFS_GOLDEN=FOLDER`
 //! writes what `make` and `make_subvolumes` make).
 
-mod common;
-
-use common::{at, formatted, mount, new_inode, root, SimVolume, SMALL};
+use crate::common::{self, at, formatted, mount, new_inode, root, SimVolume, SMALL};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::error::Error;

@@ -3,9 +3,7 @@
 //! The checker's rules about subvolumes, each broken by itself: the homes of subvolumes, and what
 //! the generation of a last snapshot promises.
 
-mod common;
-
-use common::{assert_clean, at, formatted, mount, new_inode, SMALL};
+use crate::common::{assert_clean, at, formatted, mount, new_inode, SMALL};
 use oxfs::check::check;
 use oxfs::engine::data::Written;
 use oxfs::engine::device::BlockDevice;

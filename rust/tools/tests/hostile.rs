@@ -8,12 +8,11 @@
 
 #[path = "hostile/base.rs"]
 mod base;
-mod common;
 #[path = "hostile/subvolumes.rs"]
 mod subvolumes;
 
+use crate::common::{self, at, mount, new_inode, number, root, Choice, Random, Tape, SMALL};
 use base::write_file;
-use common::{at, mount, new_inode, number, root, Choice, Random, Tape, SMALL};
 use oxfs::check::check;
 use oxfs::engine::device::BlockDevice;
 use oxfs::engine::format::{tree_kind, SuperBlock};
@@ -477,6 +476,7 @@ fn corpus_is_harmless() {
 
 /// Names and volumes for a guest to mount: what the inputs of the corpus make, after the operations
 /// in the case of those, and `more` of the images of [`nothing_panics`].
+#[allow(dead_code)] // examples/hostile-images.rs
 pub fn images(more: u64) -> Vec<(String, SimDisk)> {
     let mut images = Vec::new();
     for target in ["bytes", "fields", "operations"] {

@@ -3,9 +3,7 @@
 //! Images that lie where no checksum tells, one lie at a time: it is called damage, at once, and is
 //! neither believed nor followed round and round.
 
-mod common;
-
-use common::{at, ends, formatted, mount, new_inode, newest, root, SMALL};
+use crate::common::{at, ends, formatted, mount, new_inode, newest, root, SMALL};
 use oxfs::engine::data::Written;
 use oxfs::engine::format::{extent_state, item_kind, ExtentItem, ForestItem, Geometry, RootItem};
 use oxfs::engine::mount::MountOptions;
@@ -146,6 +144,7 @@ fn no_inode_number() -> SimDisk {
 }
 
 /// Names and volumes for a guest to mount.
+#[allow(dead_code)] // examples/hostile-images.rs
 pub fn images() -> Vec<(&'static str, SimDisk)> {
     vec![
         ("home-is-root", home_is_root()),

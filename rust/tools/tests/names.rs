@@ -4,13 +4,10 @@
 //! too, with commits and remounts between them. After each step the result agrees, at the end every
 //! listing, link count and attribute, and the checker finds nothing.
 
-mod common;
-#[path = "names/model.rs"]
 mod model;
-#[path = "names/op.rs"]
 mod op;
 
-use common::{assert_clean, at, cases, formatted, mount, new_inode, root, SimVolume, SMALL};
+use crate::common::{assert_clean, at, cases, formatted, mount, new_inode, root, SimVolume, SMALL};
 use model::{Model, Node, Outcome};
 use op::{any_op, Op};
 use oxfs::engine::error::Error;

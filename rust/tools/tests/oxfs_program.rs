@@ -3,10 +3,8 @@
 //! The program `oxfs` where it needs no kernel: its options, what it says of an image, its JSON,
 //! its manual pages.
 
-mod common;
-
+use crate::common::{at, new_inode};
 use clap::CommandFactory;
-use common::{at, new_inode};
 use oxfs::admin::options::Options;
 use oxfs::engine::data::Written;
 use oxfs::engine::mount::MountOptions;

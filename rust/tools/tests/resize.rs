@@ -3,10 +3,10 @@
 //! Volumes that become larger and smaller: everything is there afterwards, what was shared is shared,
 //! and whatever is refused leaves all as it was. (That no cut of it breaks anything is in `crash`.)
 
-mod common;
-
-use common::world::{Found, World};
-use common::{assert_clean, at, formatted, mount, new_inode, root, snapshot, SimVolume, SMALL};
+use crate::common::world::{Found, World};
+use crate::common::{
+    assert_clean, at, formatted, mount, new_inode, root, snapshot, SimVolume, SMALL,
+};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::error::Error;

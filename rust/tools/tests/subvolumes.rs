@@ -3,9 +3,7 @@
 //! Subvolumes among the names: what leads into them, what a snapshot shows of them, what may be
 //! renamed, removed and linked, and what is refused.
 
-mod common;
-
-use common::{assert_clean, at, formatted, mount, new_inode, SimVolume, SMALL};
+use crate::common::{assert_clean, at, formatted, mount, new_inode, SimVolume, SMALL};
 use oxfs::engine::error::Error;
 use oxfs::engine::namei::Created;
 use oxfs::engine::rename::{Rename, RenameFlags};

@@ -3,9 +3,7 @@
 //! Swapfiles and snapshots: an active swapfile stands in no snapshot's way and keeps its blocks, a
 //! snapshot holds none of them, and the copy of the file in it can be swapped to as well.
 
-mod common;
-
-use common::{assert_clean, at, formatted, mount, new_inode, SimVolume};
+use crate::common::{assert_clean, at, formatted, mount, new_inode, SimVolume};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::error::Error;

@@ -2,9 +2,7 @@
 
 //! What a sync to a transaction says is durable, and what is not.
 
-mod common;
-
-use common::{assert_clean, at, formatted, mount, new_inode, root, SimVolume, SMALL};
+use crate::common::{assert_clean, at, formatted, mount, new_inode, root, SimVolume, SMALL};
 use oxfs::engine::types::Generation;
 
 /// Makes a file, and returns the transaction that has it.

@@ -3,9 +3,7 @@
 //! The B+tree against a `BTreeMap`, with enough items for three levels, and the space tree of a
 //! volume that is large enough for that.
 
-mod common;
-
-use common::{formatted, mount, SimVolume};
+use crate::common::{formatted, mount, SimVolume};
 use oxfs::engine::format::{item_kind, GROUP_BLOCKS};
 use oxfs::engine::mount::MountOptions;
 use oxfs::engine::node::Key;

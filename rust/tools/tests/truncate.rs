@@ -3,9 +3,7 @@
 //! Truncates that stop half way, as after an error of the device: what the file gets behind its new
 //! end afterwards stays, and what was to go does not come back.
 
-mod common;
-
-use common::{assert_clean, at, formatted, mount, new_inode, root, SimVolume, SMALL};
+use crate::common::{assert_clean, at, formatted, mount, new_inode, root, SimVolume, SMALL};
 use oxfs::engine::data::Written;
 use oxfs::engine::reflink::Clone;
 use oxfs::engine::types::{Backing, FileBlock, InodeId};

@@ -5,6 +5,8 @@
 #![no_main]
 #![allow(dead_code, unused_imports)]
 
+#[path = "../../tests/common/mod.rs"]
+mod common;
 #[path = "../../tests/hostile.rs"]
 mod hostile;
 

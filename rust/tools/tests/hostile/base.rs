@@ -2,8 +2,8 @@
 
 //! The intact volumes that get damaged.
 
-use super::common::{assert_clean, at, formatted, mount, new_inode, root, SMALL};
 use super::V;
+use crate::common::{assert_clean, at, formatted, mount, new_inode, root, SMALL};
 use oxfs::engine::data::Written;
 use oxfs::engine::device::{BlockDevice, Write};
 use oxfs::engine::inode::NewInode;

@@ -3,8 +3,8 @@
 //! What is done with the subvolumes of a hostile volume.
 
 use super::base::snapshot;
-use super::common::{at, new_inode, Choice};
 use super::{STEPS, V};
+use crate::common::{at, new_inode, Choice};
 use oxfs::engine::rename::{Rename, RenameFlags};
 use oxfs::engine::subvolume::{root_of, NewSubvolume, TOP};
 use oxfs::engine::types::{InodeId, SubvolId};
