@@ -80,6 +80,16 @@ size_t oxfs_helper_iov_iter_count(const struct iov_iter *iter)
 	return iov_iter_count(iter);
 }
 
+void oxfs_helper_pagefault_disable(void)
+{
+	pagefault_disable();
+}
+
+void oxfs_helper_pagefault_enable(void)
+{
+	pagefault_enable();
+}
+
 void oxfs_helper_folio_put(struct folio *folio)
 {
 	folio_put(folio);
@@ -182,15 +192,14 @@ void oxfs_helper_mapping_set_large_folios(struct address_space *mapping)
 	mapping_set_large_folios(mapping);
 }
 
-/* Sees every folio of the mapping unlocked once. */
-void oxfs_helper_wait_for_folios(struct address_space *mapping)
+/* Sees every folio of a range of the mapping unlocked once. */
+void oxfs_helper_wait_for_folios(struct address_space *mapping, pgoff_t first, pgoff_t last)
 {
 	struct folio_batch batch;
-	pgoff_t index = 0;
 	unsigned int i;
 
 	folio_batch_init(&batch);
-	while (filemap_get_folios(mapping, &index, ULONG_MAX, &batch)) {
+	while (filemap_get_folios(mapping, &first, last, &batch)) {
 		for (i = 0; i < folio_batch_count(&batch); i++)
 			folio_wait_locked(batch.folios[i]);
 		folio_batch_release(&batch);

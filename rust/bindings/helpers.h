@@ -24,6 +24,8 @@ bool oxfs_helper_fatal_signal_pending(void);
 bool oxfs_helper_freezing(void);
 void oxfs_helper_try_to_freeze(void);
 size_t oxfs_helper_iov_iter_count(const struct iov_iter *iter);
+void oxfs_helper_pagefault_disable(void);
+void oxfs_helper_pagefault_enable(void);
 void oxfs_helper_folio_put(struct folio *folio);
 size_t oxfs_helper_folio_size(const struct folio *folio);
 struct folio *oxfs_helper_read_mapping_folio(struct address_space *mapping, pgoff_t index,
@@ -46,7 +48,7 @@ struct timespec64 oxfs_helper_inode_get_ctime(const struct inode *inode);
 bool oxfs_helper_is_dirsync(struct inode *inode);
 bool oxfs_helper_inode_is_new(struct inode *inode);
 void oxfs_helper_mapping_set_large_folios(struct address_space *mapping);
-void oxfs_helper_wait_for_folios(struct address_space *mapping);
+void oxfs_helper_wait_for_folios(struct address_space *mapping, pgoff_t first, pgoff_t last);
 void oxfs_helper_super_set_uuid(struct super_block *sb, const u8 *uuid, unsigned int len);
 void oxfs_helper_sb_start_intwrite(struct super_block *sb);
 bool oxfs_helper_sb_start_intwrite_trylock(struct super_block *sb);

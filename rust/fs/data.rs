@@ -78,7 +78,7 @@ pub struct Blocks {
     /// Those of the above where the file has nothing so far: they add to `st_blocks`.
     fresh: RangeSet,
     direct: Vec<DirectPiece>,
-    /// Direct reads that are under way, and what keeps their blocks.
+    /// Direct reads, and direct writes in place, that are under way, and what keeps their blocks.
     readers: Vec<(usize, Option<Ticket>)>,
 }
 
@@ -425,19 +425,7 @@ impl Blocks {
         self.direct.try_push(piece)
     }
 
-    /// A direct read is about to begin.
-    pub fn add_reader(&mut self, token: usize) -> Result<(), NoMemory> {
-        self.readers.try_push((token, None))
-    }
-
-    /// What keeps its blocks.
-    pub fn set_ticket(&mut self, token: usize, ticket: Ticket) {
-        if let Some((_, slot)) = self.readers.iter_mut().find(|(reader, _)| *reader == token) {
-            *slot = Some(ticket);
-        }
-    }
-
-    /// A direct read has ended: its ticket, if it was not taken before.
+    /// It has ended: what kept its blocks, if it was not taken before.
     pub fn take_reader(&mut self, token: usize) -> Option<Ticket> {
         let index = self
             .readers
@@ -459,6 +447,37 @@ impl Blocks {
         let index = self.direct.iter().position(|piece| piece.token == token)?;
         self.direct.take_at(index)
     }
+}
+
+/// Has nothing used again that is freed from now on, before the direct read or write `token` gives its
+/// ticket back.
+pub fn keep_freed(inode: &Inode, blocks: &mut Blocks, token: usize) -> Result {
+    if blocks.readers.iter().any(|(reader, _)| *reader == token) {
+        return Ok(());
+    }
+    // What may find no memory comes first: a ticket has to be given back.
+    blocks.readers.try_push((token, None)).map_err(|_| ENOMEM)?;
+    match inode.query(|volume, _| volume.begin_read()) {
+        Ok(ticket) => {
+            if let Some((_, slot)) = blocks.readers.last_mut() {
+                *slot = Some(ticket);
+            }
+            Ok(())
+        }
+        Err(e) => {
+            blocks.take_reader(token);
+            Err(e)
+        }
+    }
+}
+
+/// What was freed since then may be used again.
+pub fn end_read(inode: &Inode, ticket: Ticket) {
+    // It cannot fail.
+    let _ = inode.query(|volume, _| {
+        volume.end_read(ticket);
+        Ok(())
+    });
 }
 
 /// Gives back the space of dirty blocks that will not be written: they are gone from the page

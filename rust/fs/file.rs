@@ -204,12 +204,24 @@ fn make_durable(iocb: &mut Iocb<Oxfs>, count: usize) -> Result<usize> {
 
 /// Writes around the page cache, as far as that goes.
 fn write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
-    let written = match try_write_direct(inode, iocb, iter) {
-        Err(e) if e == ENOTBLK => 0,
-        result => result?,
-    };
-    if iter.count() == 0 {
-        return Ok(written);
+    let (mut written, mut tries) = (0, 0);
+    while tries < direct::TRIES {
+        let left = iter.count();
+        match try_write_direct(inode, iocb, iter, written) {
+            Ok(count) => written = written.max(count),
+            Err(e) if e == EFAULT => {}
+            Err(e) if e == ENOTBLK => break,
+            Err(e) if written == 0 || e == EIOCBQUEUED => return Err(e),
+            Err(_) => return Ok(written),
+        }
+        if iter.count() == 0 {
+            return Ok(written);
+        }
+        tries = if iter.count() < left { 0 } else { tries + 1 };
+        // As for reads, without blocks in hand.
+        if iter.fault_in_readable(direct::WINDOW) == 0 {
+            break;
+        }
     }
     let cached = write_cached(inode, iocb, iter);
     let count = iocb.finish_fallback(iter, written, cached)?;
@@ -250,7 +262,13 @@ fn lock_direct<'a>(
     Ok((count > 0).then_some(Lock::Exclusive(lock)))
 }
 
-fn try_write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
+/// After `done` bytes: as [`direct::write`].
+fn try_write_direct(
+    inode: &Inode,
+    iocb: &mut Iocb<Oxfs>,
+    iter: &mut Iter,
+    done: usize,
+) -> Result<usize> {
     let Some(mut lock) = lock_direct(inode, iocb, iter)? else {
         return Ok(0);
     };
@@ -269,7 +287,7 @@ fn try_write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Re
         wait: alone,
         whole_blocks: (iocb.pos() | iter.count() as u64) % BLOCK == 0,
     };
-    let result = direct::write::<Oxfs, File>(iocb, iter, how);
+    let result = direct::write::<Oxfs, File>(iocb, iter, how, done);
     drop(lock);
     result
 }

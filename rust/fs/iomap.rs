@@ -7,6 +7,7 @@ use super::file::File;
 use super::inode::InodeExt;
 use super::{Inode, Oxfs};
 use crate::engine::types::{Backing, FileBlock, Mapping, Run};
+use crate::vfs::direct::DirectWrite;
 use crate::vfs::iomap::{Answer, Extent, Mapper, Place, Request};
 use kernel::prelude::*;
 
@@ -20,8 +21,8 @@ impl Mapper<Oxfs> for File {
     fn begin(inode: &Inode, request: &Request) -> Result<Answer> {
         let start = block_of(request.pos);
         let len = block_after(request.pos.saturating_add(request.len)).saturating_sub(start);
-        if request.is_direct() && request.is_write() {
-            return begin_direct(inode, request, start, len.max(1));
+        if let Some(write) = request.direct_write {
+            return begin_direct(inode, request, &write, start, len.max(1));
         }
         if request.is_write() || request.is_zero() {
             return begin_dirty(inode, request, start, len.clamp(1, MAX_RESERVE));
@@ -214,15 +215,21 @@ fn delayed_answer(mapping: &Mapping, reserved: bool, cookie: u64) -> Answer {
 
 /// For direct writes: in place where the blocks are the file's own, else a place of its own that
 /// is mapped when the I/O has ended.
-fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Result<Answer> {
-    if request.first {
+fn begin_direct(
+    inode: &Inode,
+    request: &Request,
+    write: &DirectWrite,
+    start: u64,
+    len: u64,
+) -> Result<Answer> {
+    if write.first {
         inode.super_block().data().writes().goes_on();
     }
     let file = inode.data().file()?;
     // Blocks of the file's own are written without a reservation, where this would be found.
     inode.query(|volume, _| volume.check_writable())?;
     let len = {
-        let blocks = file.blocks();
+        let mut blocks = file.blocks();
         let (state, len) = blocks.state(start, len);
         if state != State::Clean {
             // A store to a memory mapping came in between.
@@ -234,6 +241,11 @@ fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Resul
                 let mut extent = extent(&mapping, file.sequence());
                 let grows = request.pos.saturating_add(request.len) > inode.size();
                 extent.uncommitted = grows || !file.is_durable(inode.data().changed());
+                // They may be the file's no more when the data gets there: another direct write may end
+                // first that has a place for them. Then they must not be anybody else's.
+                data::keep_freed(inode, &mut blocks, write.token)?;
+                // Has the end of it told in process context.
+                extent.shared = write.goes_on;
                 return Ok(plain(extent));
             }
             _ => mapping.len.min(MAX_DIRECT),
@@ -241,8 +253,14 @@ fn begin_direct(inode: &Inode, request: &Request, start: u64, len: u64) -> Resul
     };
     // Part of a block has to go together with the rest of it. This also holds for the whole blocks of
     // a write that begins or ends inside of one: it may end early inside of any.
-    let token = request.token.ok_or(ENOTBLK)?.get();
-    let run = place_direct(inode, file, token, start, len)?;
+    if !write.whole_blocks {
+        return Err(ENOTBLK);
+    }
+    let run = match place_direct(inode, file, write.token, start, len) {
+        // This very write may keep what could be used.
+        Err(e) if e == ENOSPC => return Err(ENOTBLK),
+        run => run?,
+    };
     Ok(plain(Extent {
         start: bytes_of(start),
         len: bytes_of(run.len),
@@ -266,10 +284,21 @@ fn place_direct(inode: &Inode, file: &FileData, token: usize, start: u64, len: u
         }
     };
     held.of(reserved.saturating_sub(run.len)).release(inode)?;
-    let piece = DirectPiece { token, start, run };
-    if file.blocks().add_direct(piece).is_err() {
+    let added = add_direct(inode, file, DirectPiece { token, start, run });
+    if added.is_err() {
         data::unstage(inode, run)?;
-        return Err(ENOMEM);
     }
-    Ok(run)
+    added.map(|()| run)
+}
+
+/// Notes the place of a direct write, unless the file's blocks there have become its own meanwhile: then
+/// a store to a memory mapping may be on its way to them, and they must stay the file's.
+fn add_direct(inode: &Inode, file: &FileData, piece: DirectPiece) -> Result {
+    let mut blocks = file.blocks();
+    let (state, len) = blocks.state(piece.start, piece.run.len);
+    let mapping = map(inode, piece.start, len)?;
+    if state != State::Clean || mapping.len < piece.run.len || mapping.backing.is_exclusive() {
+        return Err(ENOTBLK);
+    }
+    blocks.add_direct(piece).map_err(|_| ENOMEM)
 }

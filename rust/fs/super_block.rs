@@ -360,7 +360,7 @@ impl SuperOperations<Oxfs> for Operations {
         if sb.is_read_only() {
             return Ok(());
         }
-        sb.stop_background();
+        sb.pause_background();
         state.barrier().answer(state);
         state.commit().inspect_err(|_| {
             state.start_commits();

@@ -11,7 +11,6 @@ use super::inode::InodeExt;
 use super::iomap::map;
 use super::{Inode, Oxfs};
 use crate::engine::data::Written;
-use crate::engine::readers::Ticket;
 use crate::engine::types::{Attr, Backing, BlockNr, FileBlock, Run};
 use crate::vfs::direct::{DirectIo, Ended};
 use crate::vfs::iomap::{Extent, Place};
@@ -276,16 +275,7 @@ fn finish(
 #[vtable]
 impl DirectIo<Oxfs> for File {
     fn read_begins(inode: &Inode, token: usize) -> Result {
-        let file = inode.data().file()?;
-        file.blocks().add_reader(token).map_err(|_| ENOMEM)?;
-        match inode.query(|volume, _| volume.begin_read()) {
-            Ok(ticket) => file.blocks().set_ticket(token, ticket),
-            Err(e) => {
-                file.blocks().take_reader(token);
-                return Err(e);
-            }
-        }
-        Ok(())
+        data::keep_freed(inode, &mut inode.data().file()?.blocks(), token)
     }
 
     fn read_ended(inode: &Inode, token: usize) {
@@ -294,7 +284,7 @@ impl DirectIo<Oxfs> for File {
         };
         let ticket = file.blocks().take_reader(token);
         if let Some(ticket) = ticket {
-            end_read(inode, ticket);
+            data::end_read(inode, ticket);
         }
     }
 
@@ -305,26 +295,29 @@ impl DirectIo<Oxfs> for File {
     }
 }
 
-/// Maps what a direct write has written. Sleeps only where [`DirectIo::ended`] may.
+/// Maps what a direct write has written. In process context: where nobody waits for it, all blocks are
+/// told to be shared.
 fn map_direct(inode: &Inode, write: &Ended) -> Result {
     let file = inode.data().file()?;
     let end = write.pos.saturating_add(write.len);
     let grows = write.len > 0 && end > inode.size();
-    if write.result.is_ok() && !write.copied && !write.unwritten && !grows {
-        // Perhaps in interrupt context.
-        file.overwritten();
-        return Ok(());
-    }
     let mut blocks = file.blocks();
+    let in_place = blocks.take_reader(write.token);
+    if in_place.is_some() {
+        file.overwritten();
+    }
     let mut result = write.result;
+    // Somebody may be reading what was there into the page cache.
+    let replaced = match write.copied {
+        true => inode.query(|volume, _| volume.begin_read()).map(Some),
+        false => Ok(None),
+    };
+    result = result.and(replaced.as_ref().map(|_| ()).map_err(|e| *e));
     let size = grows.then_some(end);
     while let Some(piece) = blocks.take_direct(write.token) {
         let written = if result.is_ok() { block_of(end) } else { 0 };
         let one = finish_direct(inode, file, &piece, written, size);
         result = result.and(one);
-    }
-    if !write.copied {
-        file.overwritten();
     }
     if result.is_ok() && write.len > 0 && (write.unwritten || grows) {
         let start = block_of(write.pos);
@@ -336,16 +329,14 @@ fn map_direct(inode: &Inode, write: &Ended) -> Result {
     if result.is_ok() && grows {
         inode.set_size(end);
     }
+    if let Ok(Some(ticket)) = replaced {
+        inode.wait_for_reads(write.pos, end);
+        data::end_read(inode, ticket);
+    }
+    if let Some(ticket) = in_place {
+        data::end_read(inode, ticket);
+    }
     result
-}
-
-/// Blocks that were freed since the read began may be used again.
-fn end_read(inode: &Inode, ticket: Ticket) {
-    // It cannot fail.
-    let _ = inode.query(|volume, _| {
-        volume.end_read(ticket);
-        Ok(())
-    });
 }
 
 /// Maps what a direct write has written of a piece, up to block `end`, and gives the rest back. The

@@ -149,6 +149,13 @@ impl<F: FileSystem> Mounted<F> {
         // SAFETY: By the type invariant.
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
     }
+
+    /// As [`Self::stop`], but what runs may go on for a while.
+    fn pause(&self) {
+        self.stopping.xchg(1i32, Full);
+        // SAFETY: By the type invariant.
+        unsafe { bindings::cancel_delayed_work(self.work.get()) };
+    }
 }
 
 impl<F: FileSystem> SuperBlock<F> {
@@ -168,5 +175,11 @@ impl<F: FileSystem> SuperBlock<F> {
     /// Waits until it does not run, and lets nobody wake it.
     pub fn stop_background(&self) {
         self.mounted().stop();
+    }
+
+    /// Has it end soon, and lets nobody wake it. For when the filesystem is frozen: it may be waiting for
+    /// the thaw, as may whatever lets an inode go.
+    pub fn pause_background(&self) {
+        self.mounted().pause();
     }
 }

@@ -11,14 +11,13 @@ use super::iomap::{count_result, Mapper, Tables};
 use super::writeback::{self, Writeback};
 use crate::bindings;
 use core::marker::PhantomData;
-use core::num::NonZero;
 use core::ptr;
 use kernel::prelude::*;
 
 /// A direct write whose I/O has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
-    /// What [`super::iomap::Request::token`] was for its mappings.
+    /// What [`DirectWrite::token`] was for its mappings.
     pub token: usize,
     /// Where in the file, in bytes.
     pub pos: u64,
@@ -28,7 +27,7 @@ pub struct Ended {
     pub result: Result,
     /// Some of it went to blocks that were never written.
     pub unwritten: bool,
-    /// Some of it went to new blocks ([`super::iomap::Extent::shared`]).
+    /// Some of it went to what was said to be shared ([`super::iomap::Extent::shared`]).
     pub copied: bool,
 }
 
@@ -36,7 +35,8 @@ pub struct Ended {
 #[vtable]
 pub trait DirectIo<F: FileSystem>: Mapper<F> + Writeback<F> {
     /// A read begins: blocks that are freed from now on are not to be used again before
-    /// [`Self::read_ended`] is called with the same token. May sleep.
+    /// [`Self::read_ended`] is called with the same token. That does not take longer than the device. May
+    /// sleep.
     fn read_begins(inode: &Inode<F>, token: usize) -> Result;
 
     /// A read has ended. Called at least once, in process context.
@@ -45,8 +45,8 @@ pub trait DirectIo<F: FileSystem>: Mapper<F> + Writeback<F> {
     /// The I/O has ended: map what was written, or give the blocks back. Called once for each write
     /// that a mapping was asked for.
     ///
-    /// May be called in interrupt context, and must not sleep then, when nothing was `copied`
-    /// or `unwritten`, all I/O worked, and the write did not go beyond the end of the file.
+    /// Called in process context, but for a write that [`DirectWrite::goes_on`] when nothing was `copied`
+    /// or `unwritten`, all I/O worked, and it did not go beyond the end of the file.
     fn ended(inode: &Inode<F>, write: &Ended) -> Result;
 }
 
@@ -60,11 +60,16 @@ pub struct How {
 }
 
 /// What a direct write tells [`Mapper::begin`], by way of iomap's iterator.
-pub(super) struct Submission {
-    /// [`super::iomap::Request::token`].
-    pub(super) token: Option<NonZero<usize>>,
-    /// Whether it was asked for a mapping before.
-    pub(super) begun: bool,
+#[derive(Debug, Clone, Copy)]
+pub struct DirectWrite {
+    /// Tells it from all others that are under way.
+    pub token: usize,
+    /// [`How::whole_blocks`].
+    pub whole_blocks: bool,
+    /// Nobody waits for its end.
+    pub goes_on: bool,
+    /// This is its first mapping. Whatever comes of that, [`DirectIo::ended`] follows.
+    pub first: bool,
 }
 
 struct Ops<F, T>(PhantomData<(F, T)>);
@@ -155,12 +160,50 @@ impl<F: FileSystem, T: DirectIo<F>> ReadOps<F, T> {
     }
 }
 
+/// How much memory is brought in at a time for I/O that has not found it.
+pub const WINDOW: usize = 1 << 22;
+/// How often that is tried when nothing comes of it: it may be gone again before it is used.
+pub const TRIES: u32 = 3;
+
 /// Reads into user memory without the page cache. The caller holds the inode's lock, shared.
 /// `Err(EIOCBQUEUED)`: it goes on by itself.
+///
+/// Memory that is not there is brought in between: how long that takes may be up to another
+/// filesystem, and what is kept for the read would be kept for as long.
 pub fn read<F: FileSystem, T: DirectIo<F>>(
     inode: &Inode<F>,
     iocb: &mut Iocb<F>,
     iter: &mut Iter,
+) -> Result<usize> {
+    let (mut done, mut tries) = (0, 0);
+    loop {
+        let left = iter.count();
+        match read_what_is_there::<F, T>(inode, iocb, iter, done) {
+            Ok(0) => return Ok(done),
+            Ok(count) => done = count,
+            Err(e) if e == EFAULT => {}
+            error => return error,
+        }
+        if iter.count() == 0 || iocb.pos() >= inode.size() {
+            return Ok(done);
+        }
+        tries = if iter.count() < left { 0 } else { tries + 1 };
+        if tries == TRIES {
+            return iocb.read_rest(iter, done);
+        }
+        if iter.fault_in_writeable(WINDOW) == 0 {
+            return Err(EFAULT);
+        }
+    }
+}
+
+/// Reads after `done` bytes, as far as there is memory for it: `Err(EFAULT)`, or less than asked for.
+/// Returns the sum.
+fn read_what_is_there<F: FileSystem, T: DirectIo<F>>(
+    inode: &Inode<F>,
+    iocb: &mut Iocb<F>,
+    iter: &mut Iter,
+    done: usize,
 ) -> Result<usize> {
     let token = iocb.as_ptr() as usize;
     let ops = if iocb.is_waited_for() {
@@ -171,17 +214,20 @@ pub fn read<F: FileSystem, T: DirectIo<F>>(
         ReadOps::<F, T>::TABLE
     };
     T::read_begins(inode, token)?;
-    // SAFETY: Both are valid for the call that they came with.
-    let result = count_result(unsafe {
-        bindings::iomap_dio_rw(
+    // SAFETY: Both are valid for the call that they came with. Zeros for holes are stored here, too.
+    let result = iter.without_faults(|iter| unsafe {
+        bindings::oxfs_helper_pagefault_disable();
+        let result = bindings::iomap_dio_rw(
             iocb.as_ptr(),
             iter.as_ptr(),
             Tables::<F, T>::OPS,
             ops,
-            0,
+            bindings::IOMAP_DIO_PARTIAL,
             ptr::null_mut(),
-            0,
-        )
+            done,
+        );
+        bindings::oxfs_helper_pagefault_enable();
+        count_result(result)
     });
     // One that goes on may have ended, and its token be that of another, already.
     if !matches!(result, Err(e) if e == EIOCBQUEUED) {
@@ -190,36 +236,39 @@ pub fn read<F: FileSystem, T: DirectIo<F>>(
     result
 }
 
-/// Writes from user memory without the page cache. The caller holds the inode's lock.
-/// `Err(EIOCBQUEUED)`: it goes on by itself. `Err(ENOTBLK)`, or less written than asked for: the
-/// rest has to go through the page cache.
+/// Writes from user memory without the page cache, after `done` bytes, as far as the memory is there:
+/// `Err(EFAULT)`, or less than asked for. Returns the sum, or 0. The caller holds the inode's lock.
+/// `Err(EIOCBQUEUED)`: it goes on by itself. `Err(ENOTBLK)`, or less written although the memory is
+/// there: the rest has to go through the page cache.
 pub fn write<F: FileSystem, T: DirectIo<F>>(
     iocb: &mut Iocb<F>,
     iter: &mut Iter,
     how: How,
+    done: usize,
 ) -> Result<usize> {
-    let mut flags = 0;
-    let mut submission = Submission {
-        token: None,
-        begun: false,
+    let mut flags = bindings::IOMAP_DIO_PARTIAL;
+    let mut submission = DirectWrite {
+        token: iocb.as_ptr() as usize,
+        whole_blocks: how.whole_blocks,
+        goes_on: !how.wait && !iocb.is_waited_for(),
+        first: true,
     };
     if how.wait {
         flags |= bindings::IOMAP_DIO_FORCE_WAIT;
     }
     if how.whole_blocks {
         flags |= bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
-        submission.token = NonZero::new(iocb.as_ptr() as usize);
     }
     // SAFETY: Both are valid for the call that they came with; mappings are asked for during this call only.
-    count_result(unsafe {
-        bindings::iomap_dio_rw(
+    iter.without_faults(|iter| unsafe {
+        count_result(bindings::iomap_dio_rw(
             iocb.as_ptr(),
             iter.as_ptr(),
             Tables::<F, T>::OPS,
             Ops::<F, T>::TABLE,
             flags,
             (&raw mut submission).cast(),
-            0,
-        )
+            done,
+        ))
     })
 }

@@ -146,6 +146,12 @@ impl<F: FileSystem> Iocb<F> {
         count_result(unsafe { bindings::generic_file_read_iter(self.as_ptr(), iter.as_ptr()) })
     }
 
+    /// Reads the rest through the page cache, after `done` bytes that did not go through it.
+    pub(super) fn read_rest(&mut self, iter: &mut Iter, done: usize) -> Result<usize> {
+        // SAFETY: By the type invariants.
+        count_result(unsafe { bindings::filemap_read(self.as_ptr(), iter.as_ptr(), done as isize) })
+    }
+
     /// Writes through the page cache. The caller holds the inode's lock exclusively.
     pub fn write_cached<T: Mapper<F>>(&mut self, iter: &mut Iter) -> Result<usize> {
         // SAFETY: By the type invariants; the tables are those of the file's filesystem.
@@ -197,6 +203,30 @@ impl Iter {
     pub fn count(&self) -> usize {
         // SAFETY: By the type invariant.
         unsafe { bindings::oxfs_helper_iov_iter_count(self.0.get()) }
+    }
+
+    /// Has the next `size` bytes brought to memory, to be read from. Returns how many are there.
+    pub fn fault_in_readable(&mut self, size: usize) -> usize {
+        let size = size.min(self.count());
+        // SAFETY: By the type invariant.
+        size - unsafe { bindings::fault_in_iov_iter_readable(self.0.get(), size) }
+    }
+
+    /// The same, to be written to.
+    pub(super) fn fault_in_writeable(&mut self, size: usize) -> usize {
+        let size = size.min(self.count());
+        // SAFETY: By the type invariant.
+        size - unsafe { bindings::fault_in_iov_iter_writeable(self.0.get(), size) }
+    }
+
+    /// Calls `work`, in which memory that is not there is `EFAULT`.
+    pub(super) fn without_faults<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        // SAFETY: By the type invariant; nobody else uses it during the call.
+        unsafe { (*self.0.get()).nofault = true };
+        let result = work(self);
+        // SAFETY: As above.
+        unsafe { (*self.0.get()).nofault = false };
+        result
     }
 }
 

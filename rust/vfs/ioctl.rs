@@ -69,7 +69,7 @@ pub(super) unsafe extern "C" fn ioctl<F: FileSystem>(
             FS_IOC_GETFSLABEL => label(sb, argument)?,
             FS_IOC_SETFSLABEL => set_label(file, argument)?,
             FITRIM => trim(sb, argument)?,
-            FS_IOC_SHUTDOWN => shut_down(sb, argument)?,
+            FS_IOC_SHUTDOWN => shut_down(file, argument)?,
             _ => F::Ioctl::request(file, command, argument)?,
         }
         Ok(0)
@@ -119,15 +119,18 @@ fn trim<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {
     writer.write(&[start, trimmed, min])
 }
 
-fn shut_down<F: FileSystem>(sb: &SuperBlock<F>, argument: UserPtr) -> Result {
+fn shut_down<F: FileSystem>(file: &OpenFile<F>, argument: UserPtr) -> Result {
     admin()?;
+    let sb = file.inode().super_block();
     let flags: u32 = UserSlice::new(argument, core::mem::size_of::<u32>())
         .reader()
         .read()?;
     match flags {
-        bindings::FS_SHUTDOWN_FLAGS_DEFAULT | bindings::FS_SHUTDOWN_FLAGS_LOGFLUSH => {
+        bindings::FS_SHUTDOWN_FLAGS_DEFAULT => {
+            file.flush_filesystem()?;
             F::Ioctl::shut_down(sb, true)
         }
+        bindings::FS_SHUTDOWN_FLAGS_LOGFLUSH => F::Ioctl::shut_down(sb, true),
         SHUTDOWN_NOLOGFLUSH => F::Ioctl::shut_down(sb, false),
         _ => Err(EINVAL),
     }

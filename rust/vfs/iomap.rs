@@ -9,12 +9,11 @@
 //!
 //! C header: [`include/linux/iomap.h`](srctree/include/linux/iomap.h)
 
-use super::direct::Submission;
+use super::direct::DirectWrite;
 use super::fs_type::FileSystem;
 use super::inode::Inode;
 use crate::bindings;
 use core::marker::PhantomData;
-use core::num::NonZero;
 use core::ptr;
 use kernel::error::to_result;
 use kernel::prelude::*;
@@ -89,11 +88,8 @@ pub struct Request {
     pub pos: u64,
     /// How much from there, at least 1.
     pub len: u64,
-    /// Which direct write it is for, if that is one of whole blocks
-    /// ([`super::direct::How::whole_blocks`]).
-    pub token: Option<NonZero<usize>>,
-    /// The first of a direct write, whatever comes of it: [`super::direct::DirectIo::ended`] follows.
-    pub first: bool,
+    /// The direct write that it is for.
+    pub direct_write: Option<DirectWrite>,
     flags: u32,
 }
 
@@ -115,11 +111,6 @@ impl Request {
     /// For FIEMAP and seeking.
     pub fn is_report(&self) -> bool {
         self.has(bindings::IOMAP_REPORT)
-    }
-
-    /// Direct I/O.
-    pub fn is_direct(&self) -> bool {
-        self.has(bindings::IOMAP_DIRECT)
     }
 
     /// Shared blocks will be made private.
@@ -188,22 +179,22 @@ impl<F: FileSystem, T: Mapper<F>> Tables<F, T> {
     ) -> i32 {
         // SAFETY: By this function's contract.
         let inode = unsafe { Inode::<F>::from_ptr(inode) };
-        // SAFETY: As above: `iomap` is the member of an iterator. Its private pointer is that of a direct
-        // write's submission, which lasts as long as the iterator, or null.
+        // SAFETY: As above: `iomap` is the member of an iterator. Its private pointer is to a direct write
+        // that lasts as long as the iterator, or null.
         let submission = unsafe {
             let iter = iomap.byte_sub(core::mem::offset_of!(bindings::iomap_iter, iomap));
             let private = (*iter.cast::<bindings::iomap_iter>()).private;
-            private.cast::<Submission>().as_mut()
+            private.cast::<DirectWrite>().as_mut()
         };
-        let (token, first) = match submission {
-            Some(write) => (write.token, !core::mem::replace(&mut write.begun, true)),
-            None => (None, false),
-        };
+        let direct_write = submission.map(|write| {
+            let now = *write;
+            write.first = false;
+            now
+        });
         let request = Request {
             pos: pos as u64,
             len: len as u64,
-            token,
-            first,
+            direct_write,
             flags,
         };
         match T::begin(inode, &request) {
