@@ -15,6 +15,7 @@ mnt=/mnt/test
 dev=/dev/vda
 # How much more time than usual everything may take: kernels with checkers are slower.
 slower=1
+# shellcheck disable=SC2034 # read by tests
 [[ ! -e /sys/kernel/debug/kmemleak && ! -e /sys/kernel/debug/kcsan ]] || slower=4
 
 mkfifo /tmp/fileop.requests /tmp/fileop.answers
