@@ -68,6 +68,28 @@ check 'also on the disk' cmp <(dd if=file bs=1M iflag=direct status=none) /mnt/o
 must umount /mnt/other
 must dmsetup remove held
 
+# Memory that was never used, and memory that a child has, too.
+cat >/tmp/fresh.py <<-'END'
+	import mmap, os, signal
+	file = os.open("fresh", os.O_RDWR | os.O_CREAT | os.O_DIRECT)
+	os.posix_fallocate(file, 0, 1 << 23)
+	for at, size in ((0, 1 << 23), (512, 8192), (1 << 20, 3 * 4096), (4096, 4608), (1 << 23, 1 << 16)):
+	    for shared in (False, True):
+	        source, target = mmap.mmap(-1, 1 << 23, mmap.MAP_PRIVATE), mmap.mmap(-1, 1 << 23)
+	        source[:4096] = b"v" * 4096
+	        child = os.fork() if shared else 0
+	        if shared and not child:
+	            signal.pause()
+	        assert os.pwritev(file, [memoryview(source)[:size]], at) == size
+	        assert os.preadv(file, [memoryview(target)[:size]], at) == size
+	        assert source[:size] == target[:size], (at, size, shared)
+	        if child:
+	            os.kill(child, signal.SIGKILL)
+	            os.waitpid(child, 0)
+	assert os.preadv(file, [mmap.mmap(-1, 1 << 20)], os.fstat(file).st_size - 512) == 512
+END
+check 'fresh and shared memory' python3 /tmp/fresh.py
+
 # A shutdown that does not say what may be lost loses nothing.
 sum=$(sha256sum <file)
 must eval 'cat file >late'

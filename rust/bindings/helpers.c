@@ -80,6 +80,11 @@ size_t oxfs_helper_iov_iter_count(const struct iov_iter *iter)
 	return iov_iter_count(iter);
 }
 
+bool oxfs_helper_user_backed_iter(const struct iov_iter *iter)
+{
+	return user_backed_iter(iter);
+}
+
 void oxfs_helper_pagefault_disable(void)
 {
 	pagefault_disable();

@@ -24,6 +24,7 @@ bool oxfs_helper_fatal_signal_pending(void);
 bool oxfs_helper_freezing(void);
 void oxfs_helper_try_to_freeze(void);
 size_t oxfs_helper_iov_iter_count(const struct iov_iter *iter);
+bool oxfs_helper_user_backed_iter(const struct iov_iter *iter);
 void oxfs_helper_pagefault_disable(void);
 void oxfs_helper_pagefault_enable(void);
 void oxfs_helper_folio_put(struct folio *folio);

@@ -442,6 +442,11 @@ impl Blocks {
             .any(|piece| piece.start < end && piece.start.saturating_add(piece.run.len) > start)
     }
 
+    /// Whether the direct write `token` has a place.
+    pub fn has_place(&self, token: usize) -> bool {
+        self.direct.iter().any(|piece| piece.token == token)
+    }
+
     /// Takes one of the places of the direct write `token`.
     pub fn take_direct(&mut self, token: usize) -> Option<DirectPiece> {
         let index = self.direct.iter().position(|piece| piece.token == token)?;

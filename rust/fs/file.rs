@@ -204,24 +204,9 @@ fn make_durable(iocb: &mut Iocb<Oxfs>, count: usize) -> Result<usize> {
 
 /// Writes around the page cache, as far as that goes.
 fn write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
-    let (mut written, mut tries) = (0, 0);
-    while tries < direct::TRIES {
-        let left = iter.count();
-        match try_write_direct(inode, iocb, iter, written) {
-            Ok(count) => written = written.max(count),
-            Err(e) if e == EFAULT => {}
-            Err(e) if e == ENOTBLK => break,
-            Err(e) if written == 0 || e == EIOCBQUEUED => return Err(e),
-            Err(_) => return Ok(written),
-        }
-        if iter.count() == 0 {
-            return Ok(written);
-        }
-        tries = if iter.count() < left { 0 } else { tries + 1 };
-        // As for reads, without blocks in hand.
-        if iter.fault_in_readable(direct::WINDOW) == 0 {
-            break;
-        }
+    let written = try_write_direct(inode, iocb, iter)?;
+    if iter.count() == 0 {
+        return Ok(written);
     }
     let cached = write_cached(inode, iocb, iter);
     let count = iocb.finish_fallback(iter, written, cached)?;
@@ -262,13 +247,7 @@ fn lock_direct<'a>(
     Ok((count > 0).then_some(Lock::Exclusive(lock)))
 }
 
-/// After `done` bytes: as [`direct::write`].
-fn try_write_direct(
-    inode: &Inode,
-    iocb: &mut Iocb<Oxfs>,
-    iter: &mut Iter,
-    done: usize,
-) -> Result<usize> {
+fn try_write_direct(inode: &Inode, iocb: &mut Iocb<Oxfs>, iter: &mut Iter) -> Result<usize> {
     let Some(mut lock) = lock_direct(inode, iocb, iter)? else {
         return Ok(0);
     };
@@ -283,13 +262,31 @@ fn try_write_direct(
     // Nobody takes it back: that takes the lock exclusively.
     let (start, end) = (iocb.pos(), iocb.pos().saturating_add(iter.count() as u64));
     data::prepare_write(inode, block_of(start), block_after(end) - block_of(start))?;
-    let how = How {
-        wait: alone,
-        whole_blocks: (iocb.pos() | iter.count() as u64) % BLOCK == 0,
-    };
-    let result = direct::write::<Oxfs, File>(iocb, iter, how, done);
+    let result = write_with_memory(iocb, iter, alone);
     drop(lock);
     result
+}
+
+/// Brings the memory in, and writes from it, in turn: until it is written, or the rest has to go another
+/// way. The caller holds the inode's lock: it is one write.
+fn write_with_memory(iocb: &mut Iocb<Oxfs>, iter: &mut Iter, alone: bool) -> Result<usize> {
+    let (mut written, mut tries) = (0, 0);
+    while iter.count() > 0 && tries < direct::TRIES && iter.bring_in(direct::WINDOW) > 0 {
+        let left = iter.count();
+        let how = How {
+            wait: alone,
+            whole_blocks: (iocb.pos() | left as u64) % BLOCK == 0,
+        };
+        match direct::write::<Oxfs, File>(iocb, iter, how, written) {
+            Ok(_) if iter.count() == left => break,
+            Ok(count) => written = count,
+            // What was brought in is gone again.
+            Err(e) if e == EFAULT => tries += 1,
+            Err(e) if e == ENOTBLK => break,
+            error => return error,
+        }
+    }
+    Ok(written)
 }
 
 /// Shows what a change of the mapping did to the attributes. The caller holds the inode's lock

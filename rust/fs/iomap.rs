@@ -2,7 +2,9 @@
 
 //! What iomap is told about a file: the volume's mapping, and over it what is on its way.
 
-use super::data::{self, block_after, block_of, bytes_of, DirectPiece, FileData, Held, State};
+use super::data::{
+    self, block_after, block_of, bytes_of, DirectPiece, FileData, Held, State, BLOCK,
+};
 use super::file::File;
 use super::inode::InodeExt;
 use super::{Inode, Oxfs};
@@ -224,6 +226,11 @@ fn begin_direct(
 ) -> Result<Answer> {
     if write.first {
         inode.super_block().data().writes().goes_on();
+    }
+    if !write.first && request.pos % BLOCK != 0 {
+        // It was there, and stopped where the memory does: iomap would zero what it has just written of
+        // a block that was never written.
+        return Err(EFAULT);
     }
     let file = inode.data().file()?;
     // Blocks of the file's own are written without a reservation, where this would be found.

@@ -308,7 +308,7 @@ fn map_direct(inode: &Inode, write: &Ended) -> Result {
     }
     let mut result = write.result;
     // Somebody may be reading what was there into the page cache.
-    let replaced = match write.copied {
+    let replaced = match blocks.has_place(write.token) {
         true => inode.query(|volume, _| volume.begin_read()).map(Some),
         false => Ok(None),
     };
@@ -324,7 +324,9 @@ fn map_direct(inode: &Inode, write: &Ended) -> Result {
         let len = block_after(end).saturating_sub(start);
         result = finish(inode, file, start, len, Written::InPlace, size);
     }
-    file.mapping_changed();
+    if write.unwritten || grows || !matches!(replaced, Ok(None)) {
+        file.mapping_changed();
+    }
     drop(blocks);
     if result.is_ok() && grows {
         inode.set_size(end);

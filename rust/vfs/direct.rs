@@ -27,8 +27,6 @@ pub struct Ended {
     pub result: Result,
     /// Some of it went to blocks that were never written.
     pub unwritten: bool,
-    /// Some of it went to what was said to be shared ([`super::iomap::Extent::shared`]).
-    pub copied: bool,
 }
 
 /// A filesystem's side of direct I/O.
@@ -45,8 +43,8 @@ pub trait DirectIo<F: FileSystem>: Mapper<F> + Writeback<F> {
     /// The I/O has ended: map what was written, or give the blocks back. Called once for each write
     /// that a mapping was asked for.
     ///
-    /// Called in process context, but for a write that [`DirectWrite::goes_on`] when nothing was `copied`
-    /// or `unwritten`, all I/O worked, and it did not go beyond the end of the file.
+    /// Called in process context, if the mappings of a write that [`DirectWrite::goes_on`] were said to be
+    /// shared ([`super::iomap::Extent::shared`]).
     fn ended(inode: &Inode<F>, write: &Ended) -> Result;
 }
 
@@ -103,7 +101,6 @@ impl<F: FileSystem, T: DirectIo<F>> Ops<F, T> {
             len: u64::try_from(size).unwrap_or(0),
             result: kernel::error::to_result(error),
             unwritten: flags & bindings::IOMAP_DIO_UNWRITTEN != 0,
-            copied: flags & bindings::IOMAP_DIO_COW != 0,
         };
         match T::ended(inode, &write) {
             Ok(()) => 0,
@@ -160,7 +157,7 @@ impl<F: FileSystem, T: DirectIo<F>> ReadOps<F, T> {
     }
 }
 
-/// How much memory is brought in at a time for I/O that has not found it.
+/// How much memory is brought in before I/O; what it does not find then is brought in after that.
 pub const WINDOW: usize = 1 << 22;
 /// How often that is tried when nothing comes of it: it may be gone again before it is used.
 pub const TRIES: u32 = 3;
@@ -168,33 +165,31 @@ pub const TRIES: u32 = 3;
 /// Reads into user memory without the page cache. The caller holds the inode's lock, shared.
 /// `Err(EIOCBQUEUED)`: it goes on by itself.
 ///
-/// Memory that is not there is brought in between: how long that takes may be up to another
-/// filesystem, and what is kept for the read would be kept for as long.
+/// Memory is brought in before: how long that takes may be up to another filesystem, and what is kept for
+/// the read would be kept for as long.
 pub fn read<F: FileSystem, T: DirectIo<F>>(
     inode: &Inode<F>,
     iocb: &mut Iocb<F>,
     iter: &mut Iter,
 ) -> Result<usize> {
     let (mut done, mut tries) = (0, 0);
-    loop {
-        let left = iter.count();
-        match read_what_is_there::<F, T>(inode, iocb, iter, done) {
-            Ok(0) => return Ok(done),
-            Ok(count) => done = count,
-            Err(e) if e == EFAULT => {}
-            error => return error,
-        }
-        if iter.count() == 0 || iocb.pos() >= inode.size() {
-            return Ok(done);
-        }
-        tries = if iter.count() < left { 0 } else { tries + 1 };
+    while iter.count() > 0 && iocb.pos() < inode.size() {
         if tries == TRIES {
             return iocb.read_rest(iter, done);
         }
-        if iter.fault_in_writeable(WINDOW) == 0 {
-            return Err(EFAULT);
+        if iter.bring_in(WINDOW) == 0 {
+            return if done > 0 { Ok(done) } else { Err(EFAULT) };
+        }
+        let left = iter.count();
+        match read_what_is_there::<F, T>(inode, iocb, iter, done) {
+            Ok(0) => break,
+            Ok(count) => done = count,
+            // What was brought in is gone again.
+            Err(e) if e == EFAULT => tries += u32::from(iter.count() == left),
+            error => return error,
         }
     }
+    Ok(done)
 }
 
 /// Reads after `done` bytes, as far as there is memory for it: `Err(EFAULT)`, or less than asked for.
@@ -247,12 +242,14 @@ pub fn write<F: FileSystem, T: DirectIo<F>>(
     done: usize,
 ) -> Result<usize> {
     let mut flags = bindings::IOMAP_DIO_PARTIAL;
-    let mut submission = DirectWrite {
+    let mut request = DirectWrite {
         token: iocb.as_ptr() as usize,
         whole_blocks: how.whole_blocks,
         goes_on: !how.wait && !iocb.is_waited_for(),
         first: true,
     };
+    // Those of whole blocks end in process context, and the others are waited for.
+    iocb.stop_polling();
     if how.wait {
         flags |= bindings::IOMAP_DIO_FORCE_WAIT;
     }
@@ -267,7 +264,7 @@ pub fn write<F: FileSystem, T: DirectIo<F>>(
             Tables::<F, T>::OPS,
             Ops::<F, T>::TABLE,
             flags,
-            (&raw mut submission).cast(),
+            (&raw mut request).cast(),
             done,
         ))
     })

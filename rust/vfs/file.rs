@@ -205,27 +205,55 @@ impl Iter {
         unsafe { bindings::oxfs_helper_iov_iter_count(self.0.get()) }
     }
 
-    /// Has the next `size` bytes brought to memory, to be read from. Returns how many are there.
-    pub fn fault_in_readable(&mut self, size: usize) -> usize {
+    /// Has the next `size` bytes brought to memory, ready for a device. Returns how many are there.
+    pub fn bring_in(&mut self, size: usize) -> usize {
         let size = size.min(self.count());
         // SAFETY: By the type invariant.
-        size - unsafe { bindings::fault_in_iov_iter_readable(self.0.get(), size) }
-    }
-
-    /// The same, to be written to.
-    pub(super) fn fault_in_writeable(&mut self, size: usize) -> usize {
-        let size = size.min(self.count());
-        // SAFETY: By the type invariant.
-        size - unsafe { bindings::fault_in_iov_iter_writeable(self.0.get(), size) }
+        if !unsafe { bindings::oxfs_helper_user_backed_iter(self.0.get()) } {
+            return size;
+        }
+        // SAFETY: As above. The copy is for looking at the same memory.
+        let mut iter = unsafe { self.0.get().read() };
+        let mut there = 0;
+        while there < size {
+            let mut pages = [ptr::null_mut(); 32];
+            let (mut list, mut offset) = (pages.as_mut_ptr(), 0);
+            // SAFETY: The list has room for that many pages.
+            let found = count_result(unsafe {
+                bindings::iov_iter_extract_pages(
+                    &mut iter,
+                    &mut list,
+                    size - there,
+                    pages.len() as u32,
+                    0,
+                    &mut offset,
+                )
+            });
+            let Ok(count @ 1..) = found else {
+                break;
+            };
+            // SAFETY: Those pages were pinned, as they are for user memory.
+            unsafe {
+                bindings::unpin_user_pages(list, (offset + count).div_ceil(bindings::PAGE_SIZE))
+            };
+            there += count;
+        }
+        there
     }
 
     /// Calls `work`, in which memory that is not there is `EFAULT`.
-    pub(super) fn without_faults<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+    pub(super) fn without_faults(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<usize>,
+    ) -> Result<usize> {
         // SAFETY: By the type invariant; nobody else uses it during the call.
         unsafe { (*self.0.get()).nofault = true };
         let result = work(self);
-        // SAFETY: As above.
-        unsafe { (*self.0.get()).nofault = false };
+        // I/O that goes on by itself may have ended, and taken it along.
+        if !matches!(result, Err(e) if e == EIOCBQUEUED) {
+            // SAFETY: As above.
+            unsafe { (*self.0.get()).nofault = false };
+        }
         result
     }
 }
