@@ -182,7 +182,7 @@ impl<D: BlockDevice> Txn<'_, D> {
 impl<D: BlockDevice> Volume<D> {
     /// What is behind file block `start` and up to `max` - 1 after it: one piece, at least one block.
     ///
-    /// Who reads the blocks without the page cache brackets this and the read with
+    /// Who reads the blocks without the page cache, or writes to them, brackets this and the I/O with
     /// [`Volume::begin_read`] and [`Volume::end_read`].
     pub fn map(&self, id: InodeId, start: FileBlock, max: u64) -> Result<Mapping> {
         self.query(|view| view.map(id, start.0, max))

@@ -3,9 +3,11 @@
 //! Freed blocks wait for the readers that may still read them.
 //!
 //! A direct read looks up a mapping and reads the blocks without a lock. They may be freed
-//! meanwhile, and must not carry other data before the read has ended. Time is cut into epochs;
-//! every commit that freed blocks ends one. Blocks that were freed in an epoch are released when no
-//! reader of that epoch or an earlier one is left.
+//! meanwhile, and must not carry other data before the read has ended. The same holds for a direct
+//! write in place: another write that has a place for the same block may end first. Time is cut into
+//! epochs; every commit that freed blocks ends one. Blocks that were freed in an epoch are released when
+//! no reader of that epoch or an earlier one is left. So a reader is somebody who waits for the device,
+//! not for anybody's memory.
 
 use super::error::Result;
 use super::types::Run;
