@@ -4,7 +4,6 @@
 # What others may do to an active swapfile, and what they are answered: never anything that moves
 # or frees its blocks, and never a refusal of what does no harm.
 # vm: --disk 1G
-# debug: short
 
 . "${0%/*}/lib.sh"
 new_fs
