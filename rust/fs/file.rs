@@ -66,7 +66,6 @@ impl FileOperations<Oxfs> for File {
             return Err(EAGAIN);
         }
         iocb.accessed();
-        let _lock = inode.lock_shared();
         direct::read::<Oxfs, File>(inode, iocb, iter)
     }
 
@@ -75,7 +74,7 @@ impl FileOperations<Oxfs> for File {
         if iocb.must_not_wait() {
             return Err(EAGAIN);
         }
-        let _under_way = inode.super_block().data().writes().begin();
+        let _under_way = inode.super_block().data().writes().begin()?;
         if iocb.is_direct() {
             return write_direct(inode, iocb, iter);
         }

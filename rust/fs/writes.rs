@@ -7,9 +7,9 @@
 //! the point of freezing where all others have ended, what is dirty is about to be written, and the end
 //! of a write can still change the volume.
 
-use crate::vfs::file::is_killed;
-use kernel::sync::atomic::{Acquire, Atomic, Full, Release};
-use kernel::time::{delay::fsleep, Delta};
+use crate::vfs::wait::{wait_killable, wake_up};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Acquire, Atomic, Full};
 
 /// Writers go on; they are being stopped; none is under way.
 const GO: i32 = 0;
@@ -40,17 +40,18 @@ impl Writes {
         }
     }
 
-    /// One begins; waits while they are stopped. The caller holds no lock of the filesystem.
-    pub fn begin(&self) -> UnderWay<'_> {
+    /// One begins; waits while they are stopped. The caller holds no lock of the filesystem. `EINTR` after
+    /// a fatal signal.
+    pub fn begin(&self) -> Result<UnderWay<'_>> {
         loop {
             // Counted first: either who stops writes sees it, or it sees that they are stopped.
             self.under_way.fetch_add(1i64, Full);
             let write = UnderWay(self);
             if self.state.load(Acquire) == GO {
-                return write;
+                return Ok(write);
             }
             drop(write);
-            wait();
+            wait_killable(self, || self.state.load(Acquire) == GO)?;
         }
     }
 
@@ -61,7 +62,9 @@ impl Writes {
 
     /// It has ended. In any context.
     pub fn end(&self) {
-        self.under_way.fetch_add(-1i64, Full);
+        if self.under_way.fetch_add(-1i64, Full) == 1 && self.state.load(Acquire) == STOPPING {
+            wake_up(self);
+        }
     }
 
     /// Has those that begin wait, until [`Self::resume`].
@@ -72,16 +75,11 @@ impl Writes {
     /// Waits for those that had begun when they were stopped, unless they may go on meanwhile; for what
     /// they wait must not wait for the caller. A fatal signal ends it before that.
     pub fn wait_for_end(&self) {
-        while self.state.load(Acquire) == STOPPING {
-            if self.under_way.load(Acquire) == 0 {
-                let _ = self.state.cmpxchg(STOPPING, STOPPED, Full);
-                return;
-            }
-            if is_killed() {
-                return;
-            }
-            wait();
-        }
+        let _ = wait_killable(self, || {
+            self.state.load(Acquire) != STOPPING
+                || self.under_way.load(Acquire) == 0
+                    && self.state.cmpxchg(STOPPING, STOPPED, Full).is_ok()
+        });
     }
 
     /// Whether none is under way, nor begins.
@@ -91,10 +89,7 @@ impl Writes {
 
     /// Writes go on.
     pub fn resume(&self) {
-        self.state.store(GO, Release);
+        self.state.xchg(GO, Full);
+        wake_up(self);
     }
-}
-
-fn wait() {
-    fsleep(Delta::from_millis(1));
 }

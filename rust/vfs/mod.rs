@@ -42,6 +42,7 @@ pub mod seq_file;
 pub mod super_block;
 pub mod swap;
 pub mod time;
+pub mod wait;
 pub mod workqueue;
 pub mod writeback;
 pub mod xattr;
