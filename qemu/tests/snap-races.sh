@@ -81,6 +81,11 @@ cat >/tmp/races.py <<-'END'
 	    if file is not None:
 	        attempt("write", os.pwrite, file, b"x" * 4096, choice.randrange(1, 1024) * 4096)
 	        os.close(file)
+	def write_much(choice):
+	    # It keeps the filesystem from freezing for a while.
+	    file = os.open("home/much", os.O_RDWR | os.O_CREAT)
+	    attempt("write", os.pwrite, file, b"x" * (1 << 22), choice.randrange(8) << 22)
+	    os.close(file)
 	def delete(choice):
 	    attempt("create", oxfsctl.create, "home")
 	    attempt("make", make, FILE)
@@ -89,7 +94,8 @@ cat >/tmp/races.py <<-'END'
 	def freeze(choice):
 	    root = os.open("/mnt/test", os.O_RDONLY)
 	    attempt("freeze", fcntl.ioctl, root, 0xC0045877, 0)
-	    time.sleep(choice.random() / 50)
+	    if choice.randrange(2):
+	        time.sleep(choice.random() / 50)
 	    attempt("thaw", fcntl.ioctl, root, 0xC0045878, 0)
 	    os.close(root)
 	    time.sleep(choice.random() / 20)
@@ -145,6 +151,7 @@ race 'truncation' 4 cut commit
 race 'deletion of the subvolume' 5 delete commit
 race 'becoming read-only' 4 readonly
 race 'freezing and snapshots' 6 freeze snapshot write
+race 'freezing that waits for writes' 6 freeze snapshot write_much
 race 'all of them' 8 clone snapshot unlink cut freeze readonly commit
 cp --reflink=always base home/swap
 chmod 600 home/swap

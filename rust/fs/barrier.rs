@@ -31,6 +31,7 @@ use crate::platform::{mutex, Mutex, NoMemory};
 use crate::vfs::file::{is_killed, OpenFile};
 use crate::vfs::freeze::{is_suspending, wait_for_resume};
 use kernel::prelude::*;
+use kernel::task::Task;
 
 /// A request.
 pub enum Request {
@@ -69,7 +70,8 @@ pub struct Done {
 
 enum Slot {
     Empty,
-    Asked(Request),
+    /// By which task.
+    Asked(Request, usize),
     Answered(engine::Result<Done>),
 }
 
@@ -89,17 +91,14 @@ impl Barrier {
         })
     }
 
-    /// Stops writers, those that freezing does not stop, if there is a request.
+    /// Stops writers, those that freezing does not stop, if the calling task has made a request. Not in a
+    /// freeze of somebody else: until who asked takes the request back, and has writers go on, it may
+    /// have to wait for one of them.
     pub fn stop_writers(&self, writes: &Writes) {
-        {
-            let slot = self.slot.lock();
-            if !matches!(*slot, Slot::Asked(_)) {
-                return;
-            }
-            // With the lock held: who takes the request back has them go on after this.
+        if matches!(*self.slot.lock(), Slot::Asked(_, asker) if asker == this_task()) {
             writes.stop();
+            writes.wait_for_end();
         }
-        writes.wait_for_end();
     }
 
     /// Takes back what is in the slot; writers go on.
@@ -112,9 +111,9 @@ impl Barrier {
     /// Answers the request, if there is one. All writers are stopped, and nothing is dirty.
     pub fn answer(&self, state: &State) {
         let mut slot = self.slot.lock();
-        if let Slot::Asked(request) = &*slot {
+        if let Slot::Asked(request, _) = &*slot {
             if !state.writes().are_stopped() {
-                // Somebody was killed who waited for that. It is asked again.
+                // A freeze of somebody else, or who waited for that was killed. It is asked again.
                 return;
             }
             let answer = state.query_raw(|volume| carry_out(volume, request));
@@ -130,7 +129,7 @@ impl Barrier {
         loop {
             match self.in_turn(file, request)? {
                 Slot::Answered(answer) => return Ok(answer),
-                Slot::Asked(unanswered) => request = unanswered,
+                Slot::Asked(unanswered, _) => request = unanswered,
                 // Only who has the turn takes something out.
                 Slot::Empty => return Err(EINVAL),
             }
@@ -149,21 +148,26 @@ impl Barrier {
     fn in_turn(&self, file: &OpenFile<Oxfs>, request: Request) -> Result<Slot> {
         let _turn = self.turn.lock();
         file.flush_filesystem()?;
+        let asked = Slot::Asked(request, this_task());
         if is_suspending() {
-            return Ok(Slot::Asked(request));
+            return Ok(asked);
         }
-        *self.slot.lock() = Slot::Asked(request);
+        *self.slot.lock() = asked;
         let stopped = file.stop_writers();
         let slot = self.take(file.inode().super_block().data().writes());
         match stopped {
-            // Another part of the kernel holds it frozen, as for hibernation. If that began only now,
-            // the request was answered as well.
+            // Another part of the kernel holds it frozen, as for hibernation.
             Err(error) if error == EBUSY => Ok(slot),
             // Also if it was carried out, but what followed failed: the commit.
             Err(error) => Err(error),
             Ok(()) => Ok(slot),
         }
     }
+}
+
+/// Tells the calling task from all others.
+fn this_task() -> usize {
+    Task::current_raw() as usize
 }
 
 fn carry_out(volume: &Volume, request: &Request) -> engine::Result<Done> {

@@ -344,8 +344,8 @@ impl SuperOperations<Oxfs> for Operations {
 
     fn sync(sb: &SuperBlock, wait: bool) -> Result {
         let state = sb.data();
-        // First without waiting, before what is dirty is written.
-        if sb.is_freezing() {
+        // That is asked first, before what is dirty is written: not later.
+        if !wait && sb.is_freezing() {
             state.barrier().stop_writers(state.writes());
         }
         match wait {
