@@ -16,11 +16,12 @@ use super::device::{BlockDevice, Write};
 use super::error::{Error, Result};
 use super::format::{item_kind, SpaceItem};
 use super::node::{self, Key};
+use super::readers::Freed;
 use super::store::Clean;
 use super::super_block;
 use super::tree::TreeId;
 use super::tree_write::Txn;
-use super::types::{BlockNr, Generation, Run};
+use super::types::{BlockNr, Generation};
 use super::volume::{check_writable, State, Volume};
 use crate::platform::{log, new_arc, zeroed_block, Block, Box, Map, Vec, VecExt};
 use zerocopy::IntoBytes;
@@ -34,7 +35,7 @@ struct Closed {
     nodes: Vec<(BlockNr, Clean)>,
     bitmaps: Vec<(BlockNr, Box<Block>)>,
     super_block: Box<Block>,
-    freed: Vec<Run>,
+    freed: Freed,
 }
 
 impl<D: BlockDevice> Volume<D> {
@@ -101,7 +102,7 @@ impl<D: BlockDevice> Volume<D> {
 
     /// Commits, but lets nobody have what was freed: that is for [`Volume::release_freed`]. `None`
     /// when there was nothing to commit. The caller holds the committer's lock.
-    pub(super) fn commit_keeping(&self) -> Result<Option<Vec<Run>>> {
+    pub(super) fn commit_keeping(&self) -> Result<Option<Freed>> {
         let Some(closed) = self.close()? else {
             return Ok(None);
         };
@@ -137,7 +138,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Phase 2, but for the release of what was freed.
-    fn write_out(&self, mut closed: Closed) -> Result<Vec<Run>> {
+    fn write_out(&self, mut closed: Closed) -> Result<Freed> {
         let dev = &self.store.dev;
         self.write_all(&closed)?;
         dev.flush()?;
@@ -156,7 +157,6 @@ impl<D: BlockDevice> Volume<D> {
         {
             let mut state = self.state.write();
             state.durable = closed.generation;
-            state.unshared_closing.clear();
             state.space.set_durable(closed.generation);
             let place = super_block::parse(&closed.super_block)?.block;
             super_block::parse_mut(&mut state.super_block)?.block = place;
@@ -165,7 +165,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Blocks were freed, durably: they are available as soon as nobody reads them.
-    pub(super) fn release_freed(&self, freed: Vec<Run>) -> Result<()> {
+    pub(super) fn release_freed(&self, freed: Freed) -> Result<()> {
         self.readers.freed(freed)?;
         self.release(self.readers.ready());
         Ok(())
@@ -186,12 +186,14 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Makes blocks available that are durably free and that nobody reads: these, and what else waits.
-    pub(super) fn release(&self, mut ready: Option<Vec<Run>>) {
-        while let Some(runs) = ready {
+    /// Those of the same transactions that have one owner left are that owner's.
+    pub(super) fn release(&self, mut ready: Option<Freed>) {
+        while let Some(freed) = ready {
             let mut state = self.state.write();
-            for run in runs.iter() {
+            for run in freed.runs.iter() {
                 state.space.release(*run);
             }
+            state.fallen.remove(&freed.generation.0);
             drop(state);
             ready = self.readers.ready();
         }
@@ -207,16 +209,19 @@ impl<D: BlockDevice> Txn<'_, D> {
         let super_block = self.write_super()?;
         let nodes = self.take_nodes()?;
         let state: &mut State = self.state;
-        state.unshared_closing = core::mem::take(&mut state.unshared);
+        let unshared = core::mem::take(&mut state.unshared);
+        if !unshared.is_empty() {
+            state.fallen.insert(generation.0, unshared)?;
+        }
         state.committed_changes = state.changes;
         state.generation = Generation(generation.0.saturating_add(1));
-        let freed = state.space.take_freed();
+        let runs = state.space.take_freed();
         Ok(Closed {
             generation,
             nodes,
             bitmaps,
             super_block,
-            freed,
+            freed: Freed { generation, runs },
         })
     }
 

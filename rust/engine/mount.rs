@@ -204,7 +204,7 @@ fn new_state(mut super_block: Box<Block>, space: Space, read_only: bool) -> Resu
         dirty: Map::new(),
         space,
         unshared: RangeSet::new(),
-        unshared_closing: RangeSet::new(),
+        fallen: Map::new(),
         changes: 0,
         committed_changes: 0,
         super_block,

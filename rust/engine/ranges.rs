@@ -124,9 +124,4 @@ impl RangeSet {
         }
         Ok(())
     }
-
-    /// Takes everything out.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
 }

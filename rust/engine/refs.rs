@@ -5,7 +5,8 @@
 //! The refs tree has the runs with two owners or more. A mapped block that it does not have has one
 //! owner. When the last owner goes, the block is freed. A block whose count fell counts as shared
 //! until the transaction in which it fell is durable: overwriting it before would show through to
-//! the owner that it has again after a crash.
+//! the owner that it has again after a crash. And until nobody reads it any more for the owner that
+//! it lost ([`super::readers`]).
 
 use super::device::BlockDevice;
 use super::error::{Error, Result};
@@ -70,7 +71,8 @@ impl<D: BlockDevice> View<'_, D> {
         if count > 1 {
             return Ok((true, alike));
         }
-        for fallen in [&self.state.unshared, &self.state.unshared_closing] {
+        let older = self.state.fallen.iter().map(|(_, fallen)| fallen);
+        for fallen in older.chain([&self.state.unshared]) {
             match fallen.first(start.0, alike) {
                 Some((at, n)) if at == start.0 => return Ok((true, n)),
                 Some((at, _)) => alike = at - start.0,

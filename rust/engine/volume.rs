@@ -102,8 +102,9 @@ pub struct State {
     pub space: Space,
     /// Blocks whose count fell to 1 in the running transaction.
     pub unshared: RangeSet,
-    /// The same, of the transaction that is being committed.
-    pub unshared_closing: RangeSet,
+    /// The same, of the transaction that is being committed and of older ones, as long as there are
+    /// readers that began before.
+    pub fallen: Map<u64, RangeSet>,
     /// Counts changes to the trees; an update that fails after one has broken the volume.
     pub changes: u64,
     /// `changes` when the running transaction began.

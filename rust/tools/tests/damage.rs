@@ -406,6 +406,36 @@ fn direct_read_keeps_its_blocks() {
     assert_eq!(next(), run.start);
 }
 
+/// What it may still read is not written in place by who is left as the only owner.
+#[test]
+fn direct_read_keeps_what_another_owns() {
+    let disk = formatted(SMALL);
+    let volume = mount(&disk);
+    let (source, target) = (create(&volume, "file"), create(&volume, "clone"));
+    write(&disk, &volume, source, 8);
+    let clone = CloneRange {
+        source,
+        from: FileBlock(0),
+        target,
+        to: FileBlock(0),
+        len: 8,
+    };
+    assert_eq!(volume.clone_range(&clone).expect("clone").value, 8);
+    volume.commit().expect("commit");
+    let ticket = volume.begin_read().expect("begin_read");
+    write(&disk, &volume, target, 8);
+    let is_shared = || {
+        let map = volume.map(source, FileBlock(0), 8).expect("map");
+        matches!(map.backing, Backing::Written { shared, .. } if shared)
+    };
+    volume.commit().expect("commit");
+    let later = volume.begin_read().expect("begin_read");
+    assert!(is_shared());
+    volume.end_read(ticket);
+    assert!(!is_shared());
+    volume.end_read(later);
+}
+
 #[test]
 fn active_swapfile_keeps_its_blocks() {
     let disk = formatted(SMALL);
