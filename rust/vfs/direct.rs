@@ -162,11 +162,10 @@ pub const WINDOW: usize = 1 << 22;
 /// How often that is tried when nothing comes of it: it may be gone again before it is used.
 pub const TRIES: u32 = 3;
 
-/// Reads into user memory without the page cache. The caller holds the inode's lock, shared.
-/// `Err(EIOCBQUEUED)`: it goes on by itself.
+/// Reads into user memory without the page cache. `Err(EIOCBQUEUED)`: it goes on by itself.
 ///
-/// Memory is brought in before: how long that takes may be up to another filesystem, and what is kept for
-/// the read would be kept for as long.
+/// Memory is brought in before, with no lock held: how long that takes may be up to another filesystem, or
+/// to the end of a freeze of this one, and what is kept for the read would be kept for as long.
 pub fn read<F: FileSystem, T: DirectIo<F>>(
     inode: &Inode<F>,
     iocb: &mut Iocb<F>,
@@ -180,12 +179,11 @@ pub fn read<F: FileSystem, T: DirectIo<F>>(
         if iter.bring_in(WINDOW) == 0 {
             return if done > 0 { Ok(done) } else { Err(EFAULT) };
         }
-        let left = iter.count();
         match read_what_is_there::<F, T>(inode, iocb, iter, done) {
             Ok(0) => break,
             Ok(count) => done = count,
             // What was brought in is gone again.
-            Err(e) if e == EFAULT => tries += u32::from(iter.count() == left),
+            Err(e) if e == EFAULT => tries += 1,
             error => return error,
         }
     }
@@ -200,6 +198,7 @@ fn read_what_is_there<F: FileSystem, T: DirectIo<F>>(
     iter: &mut Iter,
     done: usize,
 ) -> Result<usize> {
+    let _lock = inode.lock_shared();
     let token = iocb.as_ptr() as usize;
     let ops = if iocb.is_waited_for() {
         ptr::null()
