@@ -40,10 +40,7 @@ blocked() {
 	echo 1 >/proc/sys/vm/drop_caches
 	must dmsetup suspend --noflush --nolockfs held
 	touch /tmp/go
-	until [[ -e /tmp/gone && $(cut -d ' ' -f 3 "/proc/$pid/stat") == D ]]; do
-		kill -0 "$pid" || give_up 'it does not wait'
-		sleep 0.1
-	done
+	in_kernel "$pid" /tmp/gone
 }
 
 # churn: more than the volume has, one after the other.

@@ -33,10 +33,7 @@ for flush in sync 'sync file' 'sync -f file'; do
 	must dmsetup suspend --noflush --nolockfs held
 	(exec 7>&- 8<&-; exec python3 /tmp/read.py "$page") &
 	reader=$!
-	until [[ -e /tmp/reading && $(cut -d ' ' -f 3 "/proc/$reader/stat") == D ]]; do
-		kill -0 "$reader" || give_up 'it is not read'
-		sleep 0.1
-	done
+	in_kernel "$reader" /tmp/reading
 	check "$flush: freeze while a device writes to a page" fsfreeze -f "$mnt"
 	check "$flush: it has not ended" kill -0 "$reader"
 	must dmsetup resume held

@@ -162,6 +162,14 @@ ends() {
 	return 1
 }
 
+# in_kernel PID FILE: waits until that process, after it has made the file, waits in the kernel.
+in_kernel() {
+	until [[ -e $2 && $(cut -d ' ' -f 3 "/proc/$1/stat") == D ]]; do
+		kill -0 "$1" || give_up 'it does not wait'
+		sleep 0.1
+	done
+}
+
 drop_caches() {
 	sync
 	echo 3 >/proc/sys/vm/drop_caches

@@ -308,11 +308,13 @@ fn map_direct(inode: &Inode, write: &Ended) -> Result {
     }
     let mut result = write.result;
     // Somebody may be reading what was there into the page cache.
-    let replaced = match blocks.has_place(write.token) {
-        true => inode.query(|volume, _| volume.begin_read()).map(Some),
-        false => Ok(None),
-    };
-    result = result.and(replaced.as_ref().map(|_| ()).map_err(|e| *e));
+    let mut replaced = None;
+    if blocks.has_place(write.token) {
+        match inode.query(|volume, _| volume.begin_read()) {
+            Ok(ticket) => replaced = Some(ticket),
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
     let size = grows.then_some(end);
     while let Some(piece) = blocks.take_direct(write.token) {
         let written = if result.is_ok() { block_of(end) } else { 0 };
@@ -324,14 +326,14 @@ fn map_direct(inode: &Inode, write: &Ended) -> Result {
         let len = block_after(end).saturating_sub(start);
         result = finish(inode, file, start, len, Written::InPlace, size);
     }
-    if write.unwritten || grows || !matches!(replaced, Ok(None)) {
+    if write.unwritten || grows || replaced.is_some() {
         file.mapping_changed();
     }
     drop(blocks);
     if result.is_ok() && grows {
         inode.set_size(end);
     }
-    if let Ok(Some(ticket)) = replaced {
+    if let Some(ticket) = replaced {
         inode.wait_for_reads(write.pos, end);
         data::end_read(inode, ticket);
     }

@@ -181,12 +181,12 @@ impl<F: FileSystem, T: Mapper<F>> Tables<F, T> {
         let inode = unsafe { Inode::<F>::from_ptr(inode) };
         // SAFETY: As above: `iomap` is the member of an iterator. Its private pointer is to a direct write
         // that lasts as long as the iterator, or null.
-        let submission = unsafe {
+        let write = unsafe {
             let iter = iomap.byte_sub(core::mem::offset_of!(bindings::iomap_iter, iomap));
             let private = (*iter.cast::<bindings::iomap_iter>()).private;
             private.cast::<DirectWrite>().as_mut()
         };
-        let direct_write = submission.map(|write| {
+        let direct_write = write.map(|write| {
             let now = *write;
             write.first = false;
             now
