@@ -55,6 +55,8 @@ for what in 'read file' 'write file' 'write shared'; do
 	# shellcheck disable=SC2086 # words
 	blocked $what
 	check "$what: freed space is used again meanwhile" churn
+	[[ $what != read* ]] || check "$what: the file can be written meanwhile" timeout 60 \
+		dd if=shared of=file conv=notrunc bs=4096 count=1 status=none
 	check "$what: it still waits" kill -0 "$pid"
 	must dmsetup resume held
 	check "$what: it ends" ends "$pid"

@@ -148,6 +148,29 @@ cat >/tmp/clones.py <<-'END'
 END
 check 'writes, truncation and clones at the same time' timeout 100 python3 /tmp/clones.py
 
+cat >/tmp/append.py <<-'END'
+	# Who reads around the page cache what is being appended to, up to an end within a sector, reads what
+	# was written.
+	import mmap, os, sys, time
+	from together import together
+	SIZE, end = 1 << 18, time.monotonic() + 6
+	os.close(os.open("log", os.O_CREAT))
+	def appender(choice):
+	    log = os.open("log", os.O_WRONLY | os.O_APPEND)
+	    while time.monotonic() < end:
+	        os.write(log, b"x" * choice.randrange(1, 3000))
+	        if os.fstat(log).st_size > SIZE:
+	            os.truncate("log", 0)
+	def reader(choice):
+	    log, memory = os.open("log", os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 1 << 16)
+	    while time.monotonic() < end:
+	        sectors = os.fstat(log).st_size >> 9
+	        count = os.preadv(log, [memory], max(sectors - choice.randrange(100), 0) << 9)
+	        assert memory[:count] == b"x" * count
+	sys.exit(together([appender, reader, reader]))
+END
+check 'direct reads of what is appended to' timeout 100 python3 /tmp/append.py
+
 verify() {
 	fio --name="$1" --directory=. --size=8M --verify=crc32c --verify_fatal=1 \
 		--do_verify=1 --numjobs=2 --group_reporting --minimal "${@:2}"

@@ -6,7 +6,7 @@
 //!    the groups to the space tree, take the bitmaps and the nodes as they are, open the next
 //!    transaction.
 //! 2. Without it, one commit at a time: write nodes and bitmaps, flush, write the super block with
-//!    FUA, then its mirror, and release the blocks that were freed.
+//!    FUA, then its mirror, and release the blocks that lost owners ([`super::readers`]).
 //!
 //! Nothing goes to a fixed place before the previous super block is durable: a bitmap is written to
 //! the place that the durable space tree does not name. When a write fails nothing is released, and

@@ -188,7 +188,8 @@ impl<D: BlockDevice> Volume<D> {
         self.query(|view| view.map(id, start.0, max))
     }
 
-    /// Blocks that are freed from now on are not reused before [`Volume::end_read`].
+    /// Blocks that lose owners from now on are not reused, nor written in place by an owner that is left,
+    /// before [`Volume::end_read`].
     pub fn begin_read(&self) -> Result<Ticket> {
         self.readers.begin()
     }

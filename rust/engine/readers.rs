@@ -4,10 +4,10 @@
 //!
 //! A direct read looks up a mapping and reads the blocks without a lock. They may be freed
 //! meanwhile, or be left to another owner who writes to them in place, and must not carry other data
-//! before the read has ended. The same holds for a direct write in place: another write that has a place
-//! for the same block may end first. Time is cut into epochs; every commit ends one. What lost owners in
-//! an epoch is let go of when no reader of that epoch or an earlier one is left. So a reader is somebody who waits for the device,
-//! not for anybody's memory.
+//! before the read has ended. The same holds for a direct write in place: another write that has a
+//! place for the same block may end first. Time is cut into epochs; every commit ends one. What lost
+//! owners in an epoch is let go of when no reader of that epoch or an earlier one is left. So a reader
+//! is somebody who waits for the device, not for anybody's memory.
 
 use super::error::Result;
 use super::types::{Generation, Run};

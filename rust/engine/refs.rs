@@ -6,7 +6,7 @@
 //! owner. When the last owner goes, the block is freed. A block whose count fell counts as shared
 //! until the transaction in which it fell is durable: overwriting it before would show through to
 //! the owner that it has again after a crash. And until nobody reads it any more for the owner that
-//! it lost ([`super::readers`]).
+//! it lost ([`super::readers`]): for so long it cannot be overwritten on a full volume.
 
 use super::device::BlockDevice;
 use super::error::{Error, Result};

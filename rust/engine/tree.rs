@@ -304,7 +304,8 @@ impl<'a, D: BlockDevice> View<'a, D> {
     }
 
     /// Whether a node on the way to `key` belongs to another tree as well, or did so in a
-    /// transaction that a crash may bring back: the data below it must not be written in place.
+    /// transaction that a crash may bring back, or for somebody who still reads: the data below it must
+    /// not be written in place.
     pub fn path_shared(&self, id: SubvolId, key: &Key) -> Result<bool> {
         let tree = TreeId::Subvol(id);
         let root = self.state.root(tree)?;

@@ -227,8 +227,8 @@ impl<D: BlockDevice> Txn<'_, D> {
         Ok(())
     }
 
-    /// Everything that the copy of a node points to counts as shared as long as the node did whose
-    /// count fell: after a crash the other owner has both again.
+    /// Everything that the copy of a node points to counts as shared for as long, at least, as the node did
+    /// whose count fell: after a crash the other owner has both again.
     fn inherit_fallen(&mut self, old: BlockNr, copy: BlockNr) -> Result<()> {
         if !self.view().shared(old, 1)?.0 {
             return Ok(());

@@ -454,8 +454,8 @@ impl Blocks {
     }
 }
 
-/// Has nothing used again that is freed from now on, before the direct read or write `token` gives its
-/// ticket back.
+/// Has nothing get other content that loses an owner from now on, before the direct read or write
+/// `token` gives its ticket back.
 pub fn keep_freed(inode: &Inode, blocks: &mut Blocks, token: usize) -> Result {
     if blocks.readers.iter().any(|(reader, _)| *reader == token) {
         return Ok(());
@@ -476,7 +476,7 @@ pub fn keep_freed(inode: &Inode, blocks: &mut Blocks, token: usize) -> Result {
     }
 }
 
-/// What was freed since then may be used again.
+/// What lost an owner since then may get other content.
 pub fn end_read(inode: &Inode, ticket: Ticket) {
     // It cannot fail.
     let _ = inode.query(|volume, _| {

@@ -344,7 +344,7 @@ impl SuperOperations<Oxfs> for Operations {
 
     fn sync(sb: &SuperBlock, wait: bool) -> Result {
         let state = sb.data();
-        // That is asked first, before what is dirty is written: not later.
+        // That is asked first, before what is dirty is written for good: not later.
         if !wait && sb.is_freezing() {
             state.barrier().stop_writers(state.writes());
         }

@@ -165,14 +165,16 @@ pub const TRIES: u32 = 3;
 /// Reads into user memory without the page cache. `Err(EIOCBQUEUED)`: it goes on by itself.
 ///
 /// Memory is brought in before, with no lock held: how long that takes may be up to another filesystem, or
-/// to the end of a freeze of this one, and what is kept for the read would be kept for as long.
+/// to the end of a freeze of this one, and what is kept for the read would be kept for as long. So a read
+/// of more than is brought in at once may see a write in part.
 pub fn read<F: FileSystem, T: DirectIo<F>>(
     inode: &Inode<F>,
     iocb: &mut Iocb<F>,
     iter: &mut Iter,
 ) -> Result<usize> {
     let (mut done, mut tries) = (0, 0);
-    while iter.count() > 0 && iocb.pos() < inode.size() {
+    let mut at_end = iocb.pos() >= inode.size();
+    while iter.count() > 0 && !at_end {
         if tries == TRIES {
             return iocb.read_rest(iter, done);
         }
@@ -180,24 +182,27 @@ pub fn read<F: FileSystem, T: DirectIo<F>>(
             return if done > 0 { Ok(done) } else { Err(EFAULT) };
         }
         match read_what_is_there::<F, T>(inode, iocb, iter, done) {
-            Ok(0) => break,
-            Ok(count) => done = count,
+            Ok((count, end)) => {
+                at_end = end || count == done;
+                done = count;
+            }
             // What was brought in is gone again.
             Err(e) if e == EFAULT => tries += 1,
-            error => return error,
+            Err(error) => return Err(error),
         }
     }
     Ok(done)
 }
 
 /// Reads after `done` bytes, as far as there is memory for it: `Err(EFAULT)`, or less than asked for.
-/// Returns the sum.
+/// Returns the sum, and whether that is the end of the file: who appends to it comes later, and a read
+/// that ended within a sector cannot go on.
 fn read_what_is_there<F: FileSystem, T: DirectIo<F>>(
     inode: &Inode<F>,
     iocb: &mut Iocb<F>,
     iter: &mut Iter,
     done: usize,
-) -> Result<usize> {
+) -> Result<(usize, bool)> {
     let _lock = inode.lock_shared();
     let token = iocb.as_ptr() as usize;
     let ops = if iocb.is_waited_for() {
@@ -227,7 +232,7 @@ fn read_what_is_there<F: FileSystem, T: DirectIo<F>>(
     if !matches!(result, Err(e) if e == EIOCBQUEUED) {
         T::read_ended(inode, token);
     }
-    result
+    Ok((result?, iocb.pos() >= inode.size()))
 }
 
 /// Writes from user memory without the page cache, after `done` bytes, as far as the memory is there:
