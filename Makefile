@@ -2,7 +2,7 @@
 #
 # The commands of the project. Everything is built in a build root that the first run makes in
 # the cache (OXFS_CACHE, ~/.cache/oxfs by default), so nothing of this machine's compilers
-# matters. How the kernel module itself is built is in Kbuild.
+# matters, but for a kernel tree that is given. How the kernel module itself is built is in Kbuild.
 
 # A prepared kernel tree to build for, instead of the stock kernel.
 KDIR ?=
@@ -27,7 +27,7 @@ help:
 	@echo 'make test          test-host, test-mutations, test-guest, test-debug-short; the last line is the sum'
 	@echo 'make test-host     unit and property tests of the engine and the tools'
 	@echo 'make test-mutations  takes out one safety mechanism after the other: a test must fail'
-	@echo 'make test-guest    qemu/tests/*.sh, each in a guest with the stock kernel'
+	@echo 'make test-guest    qemu/tests/*.sh, and tests of several boots, in guests with the stock kernel'
 	@echo 'make test-debug    all guest tests, and more, with a kernel full of checkers, which it builds'
 	@echo 'make test-debug-short  those of them that say "# debug: short", in their short form'
 	@echo 'make torture       power cuts, hostile calls, pressure and faults in guests, for HOURS=4'
@@ -36,7 +36,7 @@ help:
 	@echo 'make check         rustfmt, clippy, shellcheck and the rules of the source tree'
 	@echo 'make module        oxfs.ko for the stock kernel; KDIR=... for a prepared kernel tree'
 	@echo 'make tools         mkfs.oxfs, fsck.oxfs, oxfs in build/bin, their manual in build/doc'
-	@echo 'make install       module (with KDIR=...) and tools on this machine; DESTDIR, PREFIX'
+	@echo 'make install       module (for this kernel, or KDIR=...) and tools on this machine; DESTDIR, PREFIX'
 	@echo 'make bench-swapon  what swapon and swapping cost, beside other filesystems'
 	@echo 'make bench-snapshot what snapshots cost, also those who swap'
 	@echo 'make bench-engine  what the engine costs, and how that grows'

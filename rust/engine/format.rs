@@ -106,7 +106,7 @@ pub mod item_kind {
 }
 
 /// Feature words: a bit that this code does not know means, in `compat` nothing, in `ro_compat`
-/// mount read-only, in `incompat` do not mount.
+/// mount with `ro` only, in `incompat` do not mount.
 pub mod feature {
     /// Known bits of `ro_compat`.
     pub const RO_COMPAT: u64 = 0;

@@ -203,7 +203,7 @@ impl<D: BlockDevice> Volume<D> {
     }
 
     /// Sets the attribute `name` (with its prefix), or removes it when `value` is `None`.
-    /// [`Error::NoSpace`] when name and value are larger than an item can be, about 1,290 bytes.
+    /// [`Error::NoSpace`] when name and value are larger than an item can be, 1,298 bytes.
     pub fn set_xattr(
         &self,
         id: InodeId,

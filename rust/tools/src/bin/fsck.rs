@@ -30,7 +30,8 @@ const USAGE: u8 = 16;
 ///
 /// Without -y or -p it is only read. A repair puts right what takes no guess: bitmaps, free and
 /// reference counts, the list of orphans, link counts; inodes without a name get one in lost+found.
-/// It is one commit: a repair that is interrupted leaves the volume as it was.
+/// It is one commit, or one for each round where a fault hid another: a repair that is interrupted leaves
+/// the volume as a commit left it.
 #[derive(Parser)]
 #[command(
     name = "fsck.oxfs",
