@@ -32,7 +32,7 @@ pub struct Ended {
 /// A filesystem's side of direct I/O.
 #[vtable]
 pub trait DirectIo<F: FileSystem>: Mapper<F> + Writeback<F> {
-    /// A read begins: blocks that are freed from now on are not to be used again before
+    /// A read begins: blocks that lose an owner from now on are not to get other content before
     /// [`Self::read_ended`] is called with the same token. That does not take longer than the device. May
     /// sleep.
     fn read_begins(inode: &Inode<F>, token: usize) -> Result;

@@ -406,6 +406,17 @@ fn direct_read_keeps_its_blocks() {
     assert_eq!(next(), run.start);
 }
 
+/// The first 8 blocks of `source`, to be the first ones of `target` as well.
+fn clone_of_8(source: InodeId, target: InodeId) -> CloneRange {
+    CloneRange {
+        source,
+        from: FileBlock(0),
+        target,
+        to: FileBlock(0),
+        len: 8,
+    }
+}
+
 /// What it may still read is not written in place by who is left as the only owner.
 #[test]
 fn direct_read_keeps_what_another_owns() {
@@ -413,13 +424,7 @@ fn direct_read_keeps_what_another_owns() {
     let volume = mount(&disk);
     let (source, target) = (create(&volume, "file"), create(&volume, "clone"));
     write(&disk, &volume, source, 8);
-    let clone = CloneRange {
-        source,
-        from: FileBlock(0),
-        target,
-        to: FileBlock(0),
-        len: 8,
-    };
+    let clone = clone_of_8(source, target);
     assert_eq!(volume.clone_range(&clone).expect("clone").value, 8);
     volume.commit().expect("commit");
     let ticket = volume.begin_read().expect("begin_read");
@@ -450,13 +455,7 @@ fn active_swapfile_keeps_its_blocks() {
     assert_eq!(volume.punch(id, FileBlock(3), 4).err(), active);
     assert_eq!(volume.prepare_write(id, FileBlock(3), 1).err(), active);
     for (source, target) in [(id, other), (other, id)] {
-        let clone = CloneRange {
-            source,
-            from: FileBlock(0),
-            target,
-            to: FileBlock(0),
-            len: 8,
-        };
+        let clone = clone_of_8(source, target);
         assert_eq!(volume.clone_range(&clone).err(), active);
     }
     volume.set_swapping(id, false).expect("unpin");
